@@ -1,0 +1,16 @@
+"""The errors that jaxgrad raises by design."""
+
+
+class JaxgradError(Exception):
+    """The base of every error that jaxgrad raises by design.
+
+    Its text says what was found, what was expected, why, and what to write instead.
+    """
+
+
+class InputError(JaxgradError, ValueError):
+    """An argument has a kind, shape or dtype that would give a wrong or misleading result."""
+
+
+class TableError(JaxgradError, ValueError):
+    """A reference table is missing, malformed, or holds a number that is none."""

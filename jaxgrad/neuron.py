@@ -1,0 +1,300 @@
+"""The document's neuron: z, k, h, f, and their gradients by hand and by autodiff.
+
+    z = w0*x0 + w1*x1 + w2      k = exp(-z)      h = 1 + k      f = 1/h
+
+Arithmetic is IEEE 754's in the dtype of the arguments: NaN gives NaN and infinities go where it sends them. The
+one exception is XLA's own: on CPU it flushes subnormal float32 and float64 numbers to 0.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxgrad.errors import InputError
+from jaxgrad.record import Record
+
+NAMES = ("z", "k", "h", "f")
+
+_REAL = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
+_INEXACT = (*_REAL, jnp.complex64, jnp.complex128)  # complex: what the complex-step oracle needs
+
+
+def z(x: ArrayLike, w: ArrayLike) -> Array:
+    r"""The neuron's linear part, $z = w_{0:n} \cdot x + w_n$.
+
+    The dot product accumulates in float32 or wider on every device (`precision="highest"`).
+
+    Args:
+      x: inputs, shape (n,) with n >= 1; float16, bfloat16, float32, float64 or complex.
+      w: weights with the bias last, shape (n+1,), of x's dtype.
+
+    Returns:
+      An array of shape () and x's dtype.
+
+    Raises:
+      InputError: a wrong shape, an integer dtype, or dtypes that would silently widen or narrow the result.
+
+    Example:
+      >>> print(z(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])).item())
+      -2.2351741790771484e-08
+    """
+    x, w = _row(x, w, _INEXACT)
+    return jnp.dot(w[:-1], x, precision="highest") + w[-1]
+
+
+def k(z: ArrayLike) -> Array:
+    r"""$k = e^{-z}$, elementwise.
+
+    Overflows to infinity below z = -88.72 in float32 (-11.09 in float16, -709.78 in float64), where the chain's
+    gradient becomes 0 times infinity, NaN.
+
+    Args:
+      z: an array of any shape, of a dtype that `neuron.z` takes, or a Python float.
+
+    Returns:
+      An array of z's shape and dtype.
+
+    Raises:
+      InputError: z is no array or number, an integer, or would be narrowed.
+
+    Example:
+      >>> print(k(jnp.array([0.0, 1.0])))
+      [1.         0.36787945]
+    """
+    return jnp.exp(-_array("z", z))
+
+
+def h(k: ArrayLike) -> Array:
+    r"""$h = 1 + k$, elementwise.
+
+    Args:
+      k: an array of any shape, of a dtype that `neuron.z` takes, or a Python float.
+
+    Returns:
+      An array of k's shape and dtype.
+
+    Raises:
+      InputError: k is no array or number, an integer, or would be narrowed.
+
+    Example:
+      >>> print(h(1.0))
+      2.0
+    """
+    return 1 + _array("k", k)
+
+
+def f(h: ArrayLike) -> Array:
+    r"""$f = 1 / h$, elementwise.
+
+    Args:
+      h: an array of any shape, of a dtype that `neuron.z` takes, or a Python float.
+
+    Returns:
+      An array of h's shape and dtype.
+
+    Raises:
+      InputError: h is no array or number, an integer, or would be narrowed.
+
+    Example:
+      >>> print(f(2.0))
+      0.5
+    """
+    return 1 / _array("h", h)
+
+
+def forward(x: ArrayLike, w: ArrayLike) -> Array:
+    r"""The document's chain, $f(h(k(z(x, w))))$: a sigmoid neuron.
+
+    Args:
+      x: inputs, shape (n,) with n >= 1; float16, bfloat16, float32, float64 or complex.
+      w: weights with the bias last, shape (n+1,), of x's dtype.
+
+    Returns:
+      An array of shape () and x's dtype.
+
+    Raises:
+      InputError: as `neuron.z`.
+
+    Example:
+      >>> x, w = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
+      >>> print(forward(x, w))
+      0.5
+      >>> print(jax.grad(forward, argnums=1)(x, w))
+      [0.25 0.5  0.25]
+    """
+    return f(h(k(z(x, w))))
+
+
+def chain_rule(x: ArrayLike, w: ArrayLike) -> Record:
+    r"""Part 1 of the document: local derivatives multiplied by hand, no autodiff.
+
+    $$\frac{\partial f}{\partial w_i} = \frac{\partial f}{\partial h} \frac{\partial h}{\partial k}
+      \frac{\partial k}{\partial z} \frac{\partial z}{\partial w_i}, \quad
+      \frac{\partial f}{\partial h} = -\frac{1}{h^2}, \
+      \frac{\partial h}{\partial k} = 1, \
+      \frac{\partial k}{\partial z} = -e^{-z}, \
+      \frac{\partial z}{\partial w_i} = x_i \ (1 \text{ for the bias}), \
+      \frac{\partial z}{\partial x_i} = w_i$$
+
+    Args:
+      x: inputs, shape (n,) with n >= 1; float16, bfloat16, float32 or float64.
+      w: weights with the bias last, shape (n+1,), of x's dtype.
+
+    Returns:
+      A `Record` of z, k, h, f; `arg_grads` are those of x, shape (n,), and w, shape (n+1,); `aux` holds the five
+      local derivatives, "df/dh", "dh/dk", "dk/dz", "dz/dx" and "dz/dw".
+
+    Raises:
+      InputError: as `neuron.z`, and for complex arguments.
+
+    Example:
+      >>> record = chain_rule(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+      >>> print(record.aux["df/dh"], record.aux["dh/dk"], record.aux["dk/dz"], record.aux["dz/dw"])
+      -0.25 1.0 -1.0 [1. 2. 1.]
+      >>> print(record.arg_grads[1])
+      [0.25 0.5  0.25]
+    """
+    x, w = _row(x, w, _REAL)
+    z_ = z(x, w)
+    k_ = k(z_)
+    h_ = h(k_)
+    f_ = f(h_)
+
+    df_dh = -1 / (h_ * h_)
+    dh_dk = jnp.ones_like(k_)
+    dk_dz = -jnp.exp(-z_)
+    dz_dx = w[:-1]
+    dz_dw = jnp.append(x, jnp.ones_like(x, shape=1))
+
+    df_dk = df_dh * dh_dk
+    df_dz = df_dh * dh_dk * dk_dz
+    return Record(
+        output=f_,
+        names=NAMES,
+        values={"z": z_, "k": k_, "h": h_, "f": f_},
+        grads={"z": df_dz, "k": df_dk, "h": df_dh, "f": jnp.ones_like(f_)},
+        arg_grads=(df_dz * dz_dx, df_dz * dz_dw),
+        aux={"df/dh": df_dh, "dh/dk": dh_dk, "dk/dz": dk_dz, "dz/dx": dz_dx, "dz/dw": dz_dw},
+    )
+
+
+def backprop(x: ArrayLike, w: ArrayLike) -> Record:
+    r"""Part 2 of the document: one forward and one backward pass, every gradient kept.
+
+    Args:
+      x: inputs, shape (n,) with n >= 1; float16, bfloat16, float32 or float64.
+      w: weights with the bias last, shape (n+1,), of x's dtype.
+
+    Returns:
+      A `Record` of z, k, h, f; `arg_grads` are those of x, shape (n,), and w, shape (n+1,).
+
+    Raises:
+      InputError: as `neuron.z`, and for complex arguments.
+
+    Example:
+      >>> x, w = jnp.array([[1.0, 2.0], [3.0, -1.0]]), jnp.array([0.5, -0.3, 0.1])
+      >>> record = jax.jit(jax.vmap(backprop, in_axes=(0, None)))(x, w)
+      >>> print(record.grads["z"].shape, record.arg_grads[0].shape, record.arg_grads[1].shape)
+      (2,) (2, 2) (2, 3)
+      >>> print(record.arg_grads[0][0])
+      [ 0.125 -0.075]
+    """
+    x, w = _row(x, w, _REAL)
+    z_, z_pullback = jax.vjp(z, x, w)
+    k_, k_pullback = jax.vjp(k, z_)
+    h_, h_pullback = jax.vjp(h, k_)
+    f_, f_pullback = jax.vjp(f, h_)
+
+    f_bar = jnp.ones_like(f_)
+    (h_bar,) = f_pullback(f_bar)
+    (k_bar,) = h_pullback(h_bar)
+    (z_bar,) = k_pullback(k_bar)
+    return Record(
+        output=f_,
+        names=NAMES,
+        values={"z": z_, "k": k_, "h": h_, "f": f_},
+        grads={"z": z_bar, "k": k_bar, "h": h_bar, "f": f_bar},
+        arg_grads=z_pullback(z_bar),
+    )
+
+
+def quantities(record: Record) -> dict[str, Array]:
+    """The neuron's record as columns, named as the document names them.
+
+    Args:
+      record: of the neuron, of one row or of a batch: `chain_rule`, `backprop` or any other route's.
+
+    Returns:
+      z, k, h, f, df/dz, df/dk, df/dh, df/dw0, ..., df/dx0, ..., and where the record has the local derivatives
+      also dh/dk, dk/dz, dz/dw0, ..., dz/dx0, ...: name -> array of the batch's shape, () for one row.
+
+    Example:
+      >>> record = backprop(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+      >>> print({name: f"{value:.3f}" for name, value in quantities(record).items() if "/" in name})
+      {'df/dz': '0.250', 'df/dk': '-0.250', 'df/dh': '-0.250', 'df/dw0': '0.250', 'df/dw1': '0.500',
+       'df/dw2': '0.250', 'df/dx0': '0.125', 'df/dx1': '-0.075'}
+    """
+    x_bar, w_bar = record.arg_grads
+    columns = {name: record.values[name] for name in NAMES}
+    columns |= {f"df/d{name}": record.grads[name] for name in ("z", "k", "h")}
+    columns |= _elements("df/dw", w_bar) | _elements("df/dx", x_bar)
+    if record.aux is not None:
+        columns |= {name: record.aux[name] for name in ("dh/dk", "dk/dz")}
+        columns |= _elements("dz/dw", record.aux["dz/dw"]) | _elements("dz/dx", record.aux["dz/dx"])
+    return columns
+
+
+def _elements(prefix: str, array: Array) -> dict[str, Array]:
+    return {f"{prefix}{i}": array[..., i] for i in range(array.shape[-1])}
+
+
+def _row(x: ArrayLike, w: ArrayLike, dtypes: tuple[DTypeLike, ...]) -> tuple[Array, Array]:
+    """x and w as arrays, checked: one row of n >= 1 inputs and n + 1 weights of one dtype."""
+    x, w = _array("x", x, dtypes), _array("w", w, dtypes)
+    for name, array, shape in (("x", x, "(n,), one row of inputs"), ("w", w, "(n+1,), the bias last")):
+        if array.ndim != 1:
+            raise InputError(
+                f"{name} has shape {array.shape}; expected {shape}. "
+                "For many rows write jax.vmap(fun, in_axes=(0, None))(x, w)."
+            )
+    if not x.size:
+        raise InputError("x has shape (0,), no input at all; expected (n,) with n >= 1. Give it at least one input.")
+    if w.size != x.size + 1:
+        raise InputError(
+            f"w has shape {w.shape} and x has shape {x.shape}; expected w of shape ({x.size + 1},): a weight for "
+            "each input and the bias last. For a neuron without bias write jnp.append(w, jnp.zeros_like(w[0]))."
+        )
+    if x.dtype != w.dtype:
+        raise InputError(
+            f"x is {x.dtype} and w is {w.dtype}, and the result would silently be {jnp.result_type(x, w)}; "
+            "expected one dtype. Write w.astype(x.dtype) or x.astype(w.dtype)."
+        )
+    return x, w
+
+
+def _array(name: str, value: Any, dtypes: tuple[DTypeLike, ...] = _INEXACT) -> Array:
+    """`value` as an array, its dtype checked and kept."""
+    if not isinstance(value, (Array, np.ndarray, np.generic, int, float, complex)):
+        raise InputError(
+            f"{name} is a {type(value).__name__}; expected a JAX or NumPy array. Write jnp.asarray({name})."
+        )
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        value = jnp.asarray(value)
+        dtype = value.dtype
+    if dtype not in dtypes:
+        raise InputError(
+            f"{name} has dtype {dtype}; expected one of {', '.join(np.dtype(d).name for d in dtypes)}: only "
+            f"these have the gradients asked for. Write {name}.astype(jnp.float32)."
+        )
+    kept = jax.dtypes.canonicalize_dtype(dtype)
+    if kept != dtype:
+        raise InputError(
+            f"{name} is {dtype}, which JAX would silently narrow to {kept}; expected a dtype that it keeps. Write "
+            f'{name}.astype("{kept}"), or jax.config.update("jax_enable_x64", True) at the start of the program.'
+        )
+    return jnp.asarray(value)
