@@ -1,9 +1,24 @@
 """Backpropagation you can read, check and batch, in JAX."""
 
 from jaxgrad import neuron, reference
-from jaxgrad.errors import InputError, JaxgradError, TableError
+from jaxgrad.errors import InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad.record import Record
+from jaxgrad.retain import retain_grads, retain_vjp
+from jaxgrad.tags import tag
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "JaxgradError", "Record", "TableError", "__version__", "neuron", "reference"]
+__all__ = [
+    "InputError",
+    "JaxgradError",
+    "OutputError",
+    "Record",
+    "TableError",
+    "TagError",
+    "__version__",
+    "neuron",
+    "reference",
+    "retain_grads",
+    "retain_vjp",
+    "tag",
+]

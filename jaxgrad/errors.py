@@ -14,3 +14,11 @@ class InputError(JaxgradError, ValueError):
 
 class TableError(JaxgradError, ValueError):
     """A reference table is missing, malformed, or holds a number that is none."""
+
+
+class TagError(JaxgradError, ValueError):
+    """A tag, or a name asked for, whose gradient would be wrong, misleading or missing."""
+
+
+class OutputError(JaxgradError, TypeError):
+    """A function's output is not what the gradient asked for is defined on."""
