@@ -78,7 +78,7 @@ def check(table: Table) -> Check:
       25 0.0 True
     """
     rows = np.stack([table.x * np.array(multiple, table.dtype) for multiple in _MULTIPLES])
-    one, batch = jax.device_get((routes.run_each(table.x, table.w), routes.run_batch(rows, table.w)))
+    one, batch = jax.device_get((routes.run(table.x, table.w), routes.run_batch(rows, table.w)))
     found = {}
     for route in routes.ROUTES:
         found[route, "jit"] = compare_table(_columns(one[route]), table)

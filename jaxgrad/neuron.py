@@ -16,6 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxgrad.errors import InputError
 from jaxgrad.record import Record
+from jaxgrad.tags import tag
 
 NAMES = ("z", "k", "h", "f")
 
@@ -107,7 +108,7 @@ def f(h: ArrayLike) -> Array:
 
 
 def forward(x: ArrayLike, w: ArrayLike) -> Array:
-    r"""The document's chain, $f(h(k(z(x, w))))$: a sigmoid neuron.
+    r"""The document's chain, $f(h(k(z(x, w))))$: a sigmoid neuron, its intermediates tagged "z", "k", "h", "f".
 
     Args:
       x: inputs, shape (n,) with n >= 1; float16, bfloat16, float32, float64 or complex.
@@ -126,7 +127,10 @@ def forward(x: ArrayLike, w: ArrayLike) -> Array:
       >>> print(jax.grad(forward, argnums=1)(x, w))
       [0.25 0.5  0.25]
     """
-    return f(h(k(z(x, w))))
+    z_ = tag(z(x, w), "z")
+    k_ = tag(k(z_), "k")
+    h_ = tag(h(k_), "h")
+    return tag(f(h_), "f")
 
 
 def chain_rule(x: ArrayLike, w: ArrayLike) -> Record:

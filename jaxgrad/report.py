@@ -27,7 +27,7 @@ def text(check: Check) -> str:
       >>> from jaxgrad import reference
       >>> from jaxgrad.check import check
       >>> print(text(check(reference.load())).splitlines()[-1])  # doctest: +ELLIPSIS
-      25 of 25 numbers agree on 4 routes, jitted and batched, 0 ULP: cpu, JAX ...
+      25 of 25 numbers agree on 5 routes, jitted and batched, 0 ULP: cpu, JAX ...
     """
     sections = [_heading(check), *_parts(check), _batch(check), _verdict(check)]
     return "\n\n".join("\n".join(section) for section in sections)
@@ -84,7 +84,7 @@ def _heading(check: Check) -> list[str]:
         "",
         "Each printed number stands beside what is computed here, and how many ULP (steps",
         "of the last binary digit) each route is away from it: hand, the chain rule",
-        "multiplied out; grad, vjp and jvp, JAX's own.",
+        "multiplied out; grad, vjp and jvp, JAX's own; retain, jaxgrad's retain_grads.",
     ]
 
 
@@ -133,15 +133,15 @@ def _chain_rule(check: Check) -> list[str]:
 
 def _line_format(check: Check) -> Callable[[str, str, str, Sequence[str]], str]:
     """Formats a line of the table of numbers: label, printed digits, digits here, ULP on each route."""
-    printed_width = max(23, *(len(number.printed) for number, _ in check.numbers))
-    here_width = max(14, *(len(_here(found)) for _, found in check.numbers))
+    here_width = max(15, *(len(_here(found)) + 1 for _, found in check.numbers))
     ulp_widths = [len(route) + 1 for route in routes.ROUTES]
-    label_width = WIDTH - printed_width - here_width - sum(ulp_widths) - 2
+    printed_width = WIDTH - here_width - sum(ulp_widths)
 
     def line(label: str, printed: str, here: str, ulps: Sequence[str]) -> str:
-        own_line = f"{label}\n{'':{label_width}}" if len(label) > label_width else f"{label:{label_width}}"
+        fits = len(label) + 1 + len(printed) <= printed_width
+        start = f"{label}{printed:>{printed_width - len(label)}}" if fits else f"{label}\n{printed:>{printed_width}}"
         ends = "".join(f"{ulp:>{width}}" for ulp, width in zip(ulps, ulp_widths, strict=True))
-        return f"{own_line} {printed:>{printed_width}} {here:>{here_width}}{ends}"
+        return f"{start}{here:>{here_width}}{ends}"
 
     return line
 

@@ -106,8 +106,8 @@ def retain_vjp(
       >>> from jaxgrad import tag
       >>> output, values, pullback = retain_vjp(lambda x: jnp.sin(tag(2 * x, "y")), jnp.array([0.0, 1.0]))
       >>> arg_grads, grads = pullback(jnp.array([1.0, 1.0]))
-      >>> print(values["y"], arg_grads[0], grads["y"])
-      [0. 2.] [ 2.         -0.83229363] [ 1.         -0.41614681]
+      >>> print(values["y"], grads["y"].round(2), arg_grads[0].round(2))
+      [0. 2.] [ 1.   -0.42] [ 2.   -0.83]
     """
     retained = _retain(fun, primals, {}, argnums=None, has_aux=False, patterns=_patterns(names), scalar=False)
     return retained.output, retained.values, retained.pullback

@@ -1,6 +1,7 @@
-"""Every route to the neuron's gradients: by hand and by each of JAX's transformations."""
+"""Every route to the neuron's gradients: by hand, by each of JAX's transformations, by tags."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxgrad import neuron
 from jaxgrad.neuron import f, forward, h, k, z
 from jaxgrad.record import Record
+from jaxgrad.retain import retain_grads
 
 Route = Callable[[ArrayLike, ArrayLike], Record]
 Gradient = Callable[..., tuple[Array, ...]]
@@ -28,6 +30,10 @@ def _by_jvp(fun: Callable[..., Array], *primals: ArrayLike) -> tuple[Array, ...]
     return jax.jacfwd(fun, argnums=tuple(range(len(primals))))(*primals)  # type: ignore[no-any-return]
 
 
+def _by_tags(fun: Callable[..., Array], *primals: ArrayLike) -> tuple[Array, ...]:
+    return retain_grads(fun, names=())(*primals).arg_grads
+
+
 def _route(gradient: Gradient) -> Route:
     """A route that differentiates what follows each intermediate, and each local step, by `gradient`."""
 
@@ -39,19 +45,33 @@ def _route(gradient: Gradient) -> Route:
         (df_dh,) = gradient(f, h_)
         (df_dk,) = gradient(lambda k_: f(h(k_)), k_)
         (df_dz,) = gradient(lambda z_: f(h(k(z_))), z_)
-        (dh_dk,) = gradient(h, k_)
-        (dk_dz,) = gradient(k, z_)
-        dz_dx, dz_dw = gradient(z, x, w)
         return Record(
             output=f_,
             names=neuron.NAMES,
             values={"z": z_, "k": k_, "h": h_, "f": f_},
             grads={"z": df_dz, "k": df_dk, "h": df_dh, "f": jnp.ones_like(f_)},
             arg_grads=gradient(forward, x, w),
-            aux={"df/dh": df_dh, "dh/dk": dh_dk, "dk/dz": dk_dz, "dz/dx": dz_dx, "dz/dw": dz_dw},
+            aux=_local_derivatives(gradient, x, w, z_, k_, h_),
         )
 
     return route
+
+
+def _retain(x: ArrayLike, w: ArrayLike) -> Record:
+    """The document's part 2: one pass over the tagged neuron."""
+    record = retain_grads(forward)(x, w)
+    z_, k_, h_ = (record.values[name] for name in ("z", "k", "h"))
+    return replace(record, aux=_local_derivatives(_by_tags, x, w, z_, k_, h_))
+
+
+def _local_derivatives(
+    gradient: Gradient, x: ArrayLike, w: ArrayLike, z_: Array, k_: Array, h_: Array
+) -> dict[str, Array]:
+    (df_dh,) = gradient(f, h_)
+    (dh_dk,) = gradient(h, k_)
+    (dk_dz,) = gradient(k, z_)
+    dz_dx, dz_dw = gradient(z, x, w)
+    return {"df/dh": df_dh, "dh/dk": dh_dk, "dk/dz": dk_dz, "dz/dx": dz_dx, "dz/dw": dz_dw}
 
 
 ROUTES: dict[str, Route] = {
@@ -59,11 +79,12 @@ ROUTES: dict[str, Route] = {
     "grad": _route(_by_grad),
     "vjp": _route(_by_vjp),
     "jvp": _route(_by_jvp),
+    "retain": _retain,
 }
 
 
-def run_each(x: ArrayLike, w: ArrayLike) -> dict[str, Record]:
-    """Runs every route on one row, each jitted by itself.
+def run(x: ArrayLike, w: ArrayLike) -> dict[str, Record]:
+    """Runs every route on one row, all in one `jit`: to compile once is most of the time.
 
     Args:
       x: inputs, shape (n,).
@@ -76,11 +97,11 @@ def run_each(x: ArrayLike, w: ArrayLike) -> dict[str, Record]:
       InputError: as `neuron.chain_rule`.
 
     Example:
-      >>> records = run_each(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+      >>> records = run(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
       >>> print({name: record.grads["z"].item() for name, record in records.items()})
-      {'hand': 0.25, 'grad': 0.25, 'vjp': 0.25, 'jvp': 0.25}
+      {'hand': 0.25, 'grad': 0.25, 'vjp': 0.25, 'jvp': 0.25, 'retain': 0.25}
     """
-    return {name: jax.jit(route)(x, w) for name, route in ROUTES.items()}
+    return _in_order(jax.jit(_run_all)(x, w))
 
 
 def run_batch(rows: ArrayLike, w: ArrayLike) -> dict[str, Record]:
@@ -101,8 +122,13 @@ def run_batch(rows: ArrayLike, w: ArrayLike) -> dict[str, Record]:
       >>> print([f"{value:.4f}" for value in records["vjp"].grads["z"]])
       ['0.2475', '0.2500']
     """
-    return jax.jit(jax.vmap(_run_all, in_axes=(0, None)))(rows, w)  # type: ignore[no-any-return]
+    return _in_order(jax.jit(jax.vmap(_run_all, in_axes=(0, None)))(rows, w))
 
 
 def _run_all(x: Array, w: Array) -> dict[str, Record]:
     return {name: route(x, w) for name, route in ROUTES.items()}
+
+
+def _in_order(records: dict[str, Record]) -> dict[str, Record]:
+    """The records in the order of `ROUTES`: jit sorts the keys of a dict."""
+    return {name: records[name] for name in ROUTES}
