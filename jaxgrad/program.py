@@ -9,7 +9,7 @@ without it, to the bit.
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -118,7 +118,7 @@ class Program:
     output: Any
     aux: Any
 
-    def select(self, names: str | Iterable[str] | None) -> tuple[Site, ...]:
+    def select(self, names: Sequence[str] | None) -> tuple[Site, ...]:
         """The sites that `names` asks for, checked: each has a right gradient, or none and says so.
 
         Raises:
@@ -289,7 +289,7 @@ def _flow_through(
     return used
 
 
-def _chosen(sites: Sequence[Site], names: str | Iterable[str] | None) -> Sequence[Site]:
+def _chosen(sites: Sequence[Site], names: Sequence[str] | None) -> Sequence[Site]:
     """The sites that `names` asks for: exact names or globs, with or without the number; all tags if None."""
     if names is None:
         tags = _named([site for site in sites if site.by_tag])
@@ -299,9 +299,8 @@ def _chosen(sites: Sequence[Site], names: str | Iterable[str] | None) -> Sequenc
                 '`z = jaxgrad.tag(z, "z")`, or give `names` of its checkpoint_names, or names=() for none.'
             )
         return tags
-    patterns = [names] if isinstance(names, str) else list(names)
     every = _named(sites)
-    matches = {pattern: [site for site in every if _matches(site, pattern)] for pattern in patterns}
+    matches = {pattern: [site for site in every if _matches(site, pattern)] for pattern in names}
     for pattern, matched in matches.items():
         if not matched:
             raise TagError(_no_such_name(pattern, [site.name for site in every]))
@@ -312,9 +311,7 @@ def _matches(site: Site, pattern: str) -> bool:
     return pattern in (site.name, site.given) or fnmatchcase(site.name, pattern) or fnmatchcase(site.given, pattern)
 
 
-def _no_such_name(pattern: Any, known: Sequence[str]) -> str:
-    if not isinstance(pattern, str):
-        return f"`names` has {pattern!r}; expected names or globs, as strings."
+def _no_such_name(pattern: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(pattern, known, n=1, cutoff=0)
     hint = f' Did you mean "{near[0]}"? There are: {", ".join(known)}.' if near else " The function has no tag at all."
     return f'`names` asks for "{pattern}", and nothing is tagged so.{hint}'

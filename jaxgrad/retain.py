@@ -181,9 +181,11 @@ def _retain(
 def _patterns(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
     if names is None or isinstance(names, str):
         return names if names is None else (names,)
-    if not isinstance(names, Iterable):
-        raise TagError(f"`names` is {names!r}; expected a name or a glob, several of them, or None for every tag.")
-    return tuple(names)
+    patterns = tuple(names) if isinstance(names, Iterable) else (names,)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TagError(f"`names` has {pattern!r}; expected names or globs, as strings, or None for every tag.")
+    return patterns
 
 
 def _varied(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> list[int]:
