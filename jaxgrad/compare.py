@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -110,14 +110,16 @@ def _row(number: Number, columns: Mapping[str, Any], table: Table) -> Row:
             f"There are: {', '.join(columns)}."
         )
     got = np.asarray(columns[number.quantity])
+    value = float(got)
     low, high = _interval(number, rounded=table.rounded)
-    nearest = np.clip(got.astype(np.float64), low, high).astype(table.dtype)
-    ulp = float(ulp_distance(got, nearest))
-    ok = nearest == got or bool(np.isnan(nearest) and np.isnan(got))
+    # In this order a NaN among the bounds is kept, and a NaN that was computed is not: it is no number's neighbour.
+    nearest = np.float64(min(high, max(low, value)))
+    with np.errstate(over="ignore"):  # digits beyond the dtype's range stand for its infinity
+        ulp = float(ulp_distance(got, nearest.astype(table.dtype)))
     if table.rounded:
-        ok = ok and not (float(got) < low or float(got) > high)
+        ok = low <= value <= high or (np.isnan(low) and np.isnan(value))
     else:
-        ok = ok and any(_same_digits(text, number.printed) for text in (repr(float(got)), str(got)))
+        ok = any(_same_digits(text, number.printed) for text in (repr(value), str(got)))
     return Row(number, got, ulp, bool(ok))
 
 
@@ -126,9 +128,9 @@ def _interval(number: Number, *, rounded: bool) -> tuple[float, float]:
     printed = Decimal(number.printed)
     if not rounded or not printed.is_finite():
         return float(printed), float(printed)
-    exponent = printed.as_tuple().exponent
-    half = Decimal((0, (5,), int(exponent) - 1))
-    return float(printed - half), float(printed + half)
+    half = Decimal((0, (5,), int(printed.as_tuple().exponent) - 1))
+    exact = Context(prec=len(printed.as_tuple().digits) + 2, traps=[])  # no trap: what overflows becomes infinite
+    return float(exact.subtract(printed, half)), float(exact.add(printed, half))
 
 
 def _same_digits(text: str, printed: str) -> bool:
