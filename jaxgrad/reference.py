@@ -128,7 +128,7 @@ def _read(source: Path | Traversable, name: str) -> dict[str, Any]:
         return tomllib.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise TableError(f"{name}: cannot be read: {error.strerror}. Expected a TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: of TOML, of UTF-8, of integers with too many digits
         raise TableError(f"{name}: is no TOML file in UTF-8: {error}.") from error
 
 
@@ -138,36 +138,49 @@ def _no_other_keys(entries: Mapping[str, Any], known: set[str], where: str) -> N
             raise TableError(f'{where}: has "{key}"; expected {", ".join(sorted(known))}.')
 
 
-_KINDS = {str: "a string", bool: "true or false", int: "a whole number", list: "an array"}
+_KINDS = {str: "a string", bool: "true or false", int: "a whole number of 64 bits", list: "an array"}
 
 
 def _entry(entries: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     if key not in entries:
         raise TableError(f"{where}: has no {key}; expected {_KINDS[kind]}.")
     value = entries[key]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TableError(f"{where}: {key} is {value!r}; expected {_KINDS[kind]}.")
+    if not isinstance(value, kind) or (kind is int and not _is_int64(value)):
+        raise TableError(f"{where}: {key} is {_shown(value)}; expected {_KINDS[kind]}.")
     if isinstance(value, str) and not value.isprintable():
-        raise TableError(f"{where}: {key} is {value!r}; expected one line of printable text.")
+        raise TableError(f"{where}: {key} is {_shown(value)}; expected one line of printable text.")
     return value
+
+
+def _is_int64(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _shown(value: Any) -> str:
+    """The value as an error shows it, in 40 characters at most."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no integer of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _vector(entries: Mapping[str, Any], key: str, dtype: str, name: str) -> np.ndarray[Any, Any]:
     values = _entry(entries, key, list, name)
     for i, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TableError(f"{name}: {key}[{i}] is {value!r}; expected a number.")
+            raise TableError(f"{name}: {key}[{i}] is {_shown(value)}; expected a number.")
     with np.errstate(over="ignore"):
         rounded = np.array([Decimal(value) for value in values], "float64").astype(dtype)
     for i, value in enumerate(values):
         if np.isinf(rounded[i]) and Decimal(value).is_finite():
-            raise TableError(f"{name}: {key}[{i}] is {value!r:.30}; expected a number that {dtype} can hold.")
+            raise TableError(f"{name}: {key}[{i}] is {_shown(value)}; expected a number that {dtype} can hold.")
     return rounded
 
 
 def _number(entry: Any, where: str) -> Number:
     if not isinstance(entry, dict):
-        raise TableError(f"{where}: is {entry!r}; expected a table with label, quantity and printed.")
+        raise TableError(f"{where}: is {_shown(entry)}; expected a table with label, quantity and printed.")
     _no_other_keys(entry, {"label", "quantity", "printed", "part", "cell", "claims"}, where)
     printed = _entry(entry, "printed", str, where)
     try:
