@@ -273,8 +273,10 @@ def _row(x: ArrayLike, w: ArrayLike, dtypes: tuple[DTypeLike, ...]) -> tuple[Arr
             "each input and the bias last. For a neuron without bias write jnp.append(w, jnp.zeros_like(w[0]))."
         )
     if x.dtype != w.dtype:
+        with jax.numpy_dtype_promotion("standard"):
+            promoted = jnp.result_type(x, w)
         raise InputError(
-            f"x is {x.dtype} and w is {w.dtype}, and the result would silently be {jnp.result_type(x, w)}; "
+            f"x is {x.dtype} and w is {w.dtype}, and the result would silently be {promoted}; "
             "expected one dtype. Write w.astype(x.dtype) or x.astype(w.dtype)."
         )
     return x, w
@@ -286,14 +288,11 @@ def _array(name: str, value: Any, dtypes: tuple[DTypeLike, ...] = _INEXACT) -> A
         raise InputError(
             f"{name} is a {type(value).__name__}; expected a JAX or NumPy array. Write jnp.asarray({name})."
         )
-    dtype = getattr(value, "dtype", None)
-    if dtype is None:
-        value = jnp.asarray(value)
-        dtype = value.dtype
+    dtype = value.dtype if hasattr(value, "dtype") else jnp.result_type(value)
     if dtype not in dtypes:
         raise InputError(
             f"{name} has dtype {dtype}; expected one of {', '.join(np.dtype(d).name for d in dtypes)}: only "
-            f"these have the gradients asked for. Write {name}.astype(jnp.float32)."
+            f"these have the gradients asked for. Write jnp.asarray({name}, jnp.float32)."
         )
     kept = jax.dtypes.canonicalize_dtype(dtype)
     if kept != dtype:
