@@ -135,7 +135,7 @@ def _line_format(check: Check) -> Callable[[str, str, str, Sequence[str]], str]:
     """Formats a line of the table of numbers: label, printed digits, digits here, ULP on each route."""
     here_width = max(15, *(len(_here(found)) + 1 for _, found in check.numbers))
     ulp_widths = [len(route) + 1 for route in routes.ROUTES]
-    printed_width = WIDTH - here_width - sum(ulp_widths)
+    printed_width = max(1, WIDTH - here_width - sum(ulp_widths))
 
     def line(label: str, printed: str, here: str, ulps: Sequence[str]) -> str:
         fits = len(label) + 1 + len(printed) <= printed_width
