@@ -23,12 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(arguments.table, as_json=arguments.json)
     except JaxgradError as error:
         return _cannot(str(error))
-    except RuntimeError as error:  # JAX could not start its device, or ran out of memory
+    except (RuntimeError, FloatingPointError) as error:
+        # JAX could not start its device, ran out of memory, or was told (jax_debug_nans) to stop at a NaN.
         return _cannot(f"JAX cannot compute it: {error}")
-    except BrokenPipeError:
-        # Whoever read the report has closed the pipe; what Python still wants to flush goes nowhere.
+    except OSError as error:
+        # What Python still wants to flush at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CANNOT
+        reader_left = isinstance(error, BrokenPipeError)
+        return CANNOT if reader_left else _cannot(f"the report cannot be written: {error.strerror}.")
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -49,9 +51,14 @@ def _report(path: str | None, *, as_json: bool) -> int:
     table = load(path)
     with jax.enable_x64(table.dtype == "float64"):
         checked = check(table)
-    print(json.dumps(report.data(checked), indent=2, allow_nan=False) if as_json else report.text(checked))
-    sys.stdout.flush()
+    _write(json.dumps(report.data(checked), indent=2, allow_nan=False) if as_json else report.text(checked))
     return AGREE if checked.ok else DIFFER
+
+
+def _write(text: str) -> None:
+    """Prints at once; characters that the terminal's encoding lacks are escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _cannot(why: str) -> int:
