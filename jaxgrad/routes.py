@@ -101,7 +101,7 @@ def run(x: ArrayLike, w: ArrayLike) -> dict[str, Record]:
       >>> print({name: record.grads["z"].item() for name, record in records.items()})
       {'hand': 0.25, 'grad': 0.25, 'vjp': 0.25, 'jvp': 0.25, 'retain': 0.25}
     """
-    return _in_order(jax.jit(_run_all)(x, w))
+    return _in_order(_run_row(x, w))
 
 
 def run_batch(rows: ArrayLike, w: ArrayLike) -> dict[str, Record]:
@@ -122,7 +122,7 @@ def run_batch(rows: ArrayLike, w: ArrayLike) -> dict[str, Record]:
       >>> print([f"{value:.4f}" for value in records["vjp"].grads["z"]])
       ['0.2475', '0.2500']
     """
-    return _in_order(jax.jit(jax.vmap(_run_all, in_axes=(0, None)))(rows, w))
+    return _in_order(_run_rows(rows, w))
 
 
 def _run_all(x: Array, w: Array) -> dict[str, Record]:
@@ -132,3 +132,7 @@ def _run_all(x: Array, w: Array) -> dict[str, Record]:
 def _in_order(records: dict[str, Record]) -> dict[str, Record]:
     """The records in the order of `ROUTES`: jit sorts the keys of a dict."""
     return {name: records[name] for name in ROUTES}
+
+
+_run_row = jax.jit(_run_all)  # made once, so that a second call does not compile
+_run_rows = jax.jit(jax.vmap(_run_all, in_axes=(0, None)))
