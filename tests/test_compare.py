@@ -1,0 +1,204 @@
+"""The distance in ULP obeys its laws, and a comparison fails where it must."""
+
+import dataclasses
+import re
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from conftest import DTYPES
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxgrad import InputError, TableError, reference
+from jaxgrad.compare import compare_table, ulp_distance
+
+BITS = {name: jnp.finfo(name).bits for name in DTYPES}
+
+
+def from_bits(name, bits):
+    return np.array(bits, f"uint{BITS[name]}").view(jnp.dtype(name))
+
+
+def any_number(name):
+    return st.integers(0, 2 ** BITS[name] - 1).map(lambda bits: from_bits(name, bits))
+
+
+def next_up(value):
+    return np.nextafter(value, np.asarray(np.inf, value.dtype))
+
+
+any_name = st.sampled_from(DTYPES)
+any_pair = any_name.flatmap(lambda name: st.tuples(any_number(name), any_number(name)))
+
+
+@given(any_pair)
+def test_distance_is_symmetric_and_0_only_between_equals(pair):
+    a, b = pair
+    equal = bool(a == b) or (np.isnan(a) and np.isnan(b))
+    assert ulp_distance(a, b) == ulp_distance(b, a) >= 0
+    assert (ulp_distance(a, b) == 0) == equal
+
+
+@given(any_name.flatmap(any_number), st.integers(1, 20))
+def test_distance_counts_the_steps_of_nextafter(start, steps):
+    if np.isnan(start):
+        return
+    value = start
+    for _ in range(steps):
+        value = next_up(value)
+    stop = np.asarray(np.inf, start.dtype)
+    expected = steps if value != stop else min(steps, float(ulp_distance(start, stop)))
+    assert ulp_distance(start, value) == expected
+
+
+@given(any_name.flatmap(lambda name: st.lists(any_number(name), min_size=3, max_size=3)))
+def test_distances_along_the_line_add_up(numbers):
+    if any(np.isnan(number) for number in numbers):
+        return
+    a, b, c = sorted(numbers, key=float)
+    # float64 holds integers exactly up to 2**53 only
+    np.testing.assert_allclose(ulp_distance(a, c), ulp_distance(a, b) + ulp_distance(b, c), rtol=1e-15)
+
+
+@given(any_name.flatmap(any_number))
+def test_nothing_is_near_nan_but_nan(value):
+    nan = np.asarray(np.nan, value.dtype)
+    assert ulp_distance(value, nan) == (0 if np.isnan(value) else np.inf)
+    assert ulp_distance(-nan, nan) == 0
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_landmarks_of_the_line(name):
+    info = ml_dtypes.finfo(name)
+    tiny, largest = (np.asarray(v, info.dtype) for v in (info.smallest_subnormal, info.max))
+    zero, one, inf = (np.asarray(v, info.dtype) for v in (0, 1, np.inf))
+    assert ulp_distance(-zero, zero) == 0
+    assert ulp_distance(-tiny, tiny) == 2
+    assert ulp_distance(zero, tiny) == 1
+    assert ulp_distance(largest, inf) == 1
+    assert ulp_distance(one, np.asarray(2, info.dtype)) == 2**info.nmant
+    assert ulp_distance(-inf, inf) == 2 * float(ulp_distance(zero, inf))
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_arrays_are_compared_element_by_element_also_where_strided(name):
+    a = np.arange(12).reshape(3, 4).astype(name)
+    b = a.copy()
+    b[1, 2] = next_up(b[1, 2])
+    want = np.zeros((3, 4))
+    want[1, 2] = 1
+    np.testing.assert_array_equal(ulp_distance(a, b), want)
+    np.testing.assert_array_equal(ulp_distance(a[:, ::2], b[:, ::2]), want[:, ::2])
+    np.testing.assert_array_equal(ulp_distance(a.T, jnp.asarray(b).T) if name != "float64" else want.T, want.T)
+    assert ulp_distance(a[:0], b[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "text"),
+    [
+        (
+            np.float32([1, 2]),
+            np.float64([1, 2]),
+            "got float32[2] and want float64[2] cannot be compared in ULP; expected one dtype and one shape. "
+            "Cast one to the other's dtype first.",
+        ),
+        (
+            np.ones((2, 3)),
+            np.ones(3),
+            "got float64[2, 3] and want float64[3] cannot be compared in ULP; expected one dtype and one shape. "
+            "Cast one to the other's dtype first.",
+        ),
+        (np.int32(1), np.int32(1), "int32 has no ULP; expected float16, bfloat16, float32 or float64."),
+        (np.complex64(1), np.complex64(1), "complex64 has no ULP; expected float16, bfloat16, float32 or float64."),
+        (np.bool_(True), np.bool_(True), "bool has no ULP; expected float16, bfloat16, float32 or float64."),
+    ],
+)
+def test_what_has_no_distance_in_ulp_is_an_error(got, want, text):
+    with pytest.raises(InputError, match=f"^{re.escape(text)}$"):
+        ulp_distance(got, want)
+
+
+def compare_one(got, printed, *, rounded, dtype="float32"):
+    table = dataclasses.replace(
+        reference.load(),
+        x=np.ones(2, dtype),
+        rounded=rounded,
+        numbers=(reference.Number(label="f:", quantity="f", printed=printed),),
+    )
+    (row,) = compare_table({"f": np.asarray(got).astype(dtype)}, table)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("printed", "inside", "outside"),
+    [
+        ("0.73", (0.725, 0.7250001, 0.73, 0.7349999, 0.735), (0.7249, 0.7351, -0.73, 0.0)),
+        ("-0.73", (-0.725, -0.735), (-0.7249, -0.7351, 0.73)),
+        ("0.2", (0.15, 0.25), (0.149, 0.251)),
+        ("2", (1.5, 2.5), (1.499, 2.501)),
+        ("1e2", (50, 150), (49.9, 150.1)),
+        ("1.0e-9", (0.95e-9, 1.05e-9), (0.0, 0.94e-9, 1.06e-9)),  # never an absolute tolerance that lets 0 pass
+        ("0", (-0.5, -0.0, 0.5), (0.501,)),
+        ("0.00", (0.005,), (0.0051,)),
+        ("inf", (np.inf,), (-np.inf, np.nan, 3e38)),
+        ("nan", (np.nan,), (0.0, np.inf)),
+        ("1e9999999", (np.inf,), (3e38, np.nan)),
+    ],
+)
+def test_a_rounded_number_stands_for_half_a_unit_of_its_last_digit_either_way(printed, inside, outside):
+    for got in inside:
+        row = compare_one(got, printed, rounded=True, dtype="float64")
+        assert (row.ok, row.ulp) == (True, 0), got
+    for got in (*outside, *([] if printed == "nan" else [np.nan])):
+        row = compare_one(got, printed, rounded=True, dtype="float64")
+        assert not row.ok, got
+        assert row.ulp > 0, got
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+@pytest.mark.parametrize("printed", ["0.5", "0", "inf", "-1e300", "1e9999999"])
+def test_nan_agrees_with_no_number(printed, rounded, dtype):
+    row = compare_one(np.nan, printed, rounded=rounded, dtype=dtype)
+    assert not row.ok
+    assert row.ulp == np.inf
+
+
+@pytest.mark.parametrize("printed", ["-0.07500000298023224", "-0.075", "-7.5e-2"])
+def test_full_digits_may_be_pythons_or_numpys(printed):
+    assert compare_one(np.float32(-0.075), printed, rounded=False).ok
+
+
+@pytest.mark.parametrize("printed", ["-0.07500000298023225", "-0.0750000029802322", "-0.0750", "-0.07500001", "0.075"])
+def test_full_digits_differ_where_one_differs_though_it_be_0_ulp(printed):
+    row = compare_one(np.float32(-0.075), printed, rounded=False)
+    assert row.ok == (printed == "-0.0750")  # a 0 at the end is no other number
+    assert row.ulp == {"-0.07500001": 1, "0.075": 2 * float(ulp_distance(np.float32(0), np.float32(0.075)))}.get(
+        printed, 0
+    )
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 2.5e-3, 1e4])
+def test_a_value_agrees_with_its_own_full_digits_in_every_dtype(value, dtype):
+    value = np.asarray(value).astype(dtype)
+    for printed in (str(value), repr(float(value))):
+        assert compare_one(value, printed, rounded=False, dtype=dtype).ok
+        assert not compare_one(next_up(value), printed, rounded=False, dtype=dtype).ok
+
+
+def test_a_value_of_another_dtype_than_the_tables_is_an_error():
+    table = dataclasses.replace(reference.load(), numbers=reference.load().numbers[:1])
+    with pytest.raises(InputError, match=re.escape("got float64[] and want float32[] cannot be compared in ULP")):
+        compare_table({"f": np.float64(0.5)}, table)
+
+
+def test_an_unknown_quantity_is_an_error_with_the_nearest_name():
+    number = reference.Number(label="Gradient:", quantity="df/dw", printed="0.25", part=1, cell=2)
+    table = dataclasses.replace(reference.load(), numbers=(number,))
+    text = (
+        'part 1, cell 2, "Gradient:" (df/dw = 0.25): there is no quantity "df/dw". Did you mean "df/dw0"? '
+        "There are: f, df/dw0, df/dz."
+    )
+    with pytest.raises(TableError, match=f"^{re.escape(text)}$"):
+        compare_table({"f": np.float32(1), "df/dw0": np.float32(1), "df/dz": np.float32(1)}, table)
