@@ -1,0 +1,30 @@
+"""What the document prints, typed off it once more: the shipped table is checked against this."""
+
+# (part, cell, label, what the number really is, its digits)
+PRINTED = [
+    (1, 62, "Output f (sigmoid(z)):", "f", "0.5"),
+    (1, 62, "Output of h:", "h", "2.0"),
+    (1, 62, "Output of k:", "k", "1.0"),
+    (1, 62, "Output of z:", "z", "-2.2351741790771484e-08"),
+    (1, 66, "Gradient df/dh:", "df/dh", "-0.25"),
+    (1, 66, "Gradient df/dw0:", "df/dw0", "0.25"),
+    (1, 66, "Gradient df/dk:", "dh/dk", "1.0"),
+    (1, 66, "Gradient df/dz:", "dk/dz", "-1.0"),
+    (1, 66, "Gradient df/dw1:", "df/dw1", "0.5"),
+    (1, 66, "Gradient df/dw2:", "df/dw2", "0.25"),
+    (1, 66, "Gradient df/dx0:", "df/dx0", "0.125"),
+    (1, 66, "Gradient df/dx1:", "df/dx1", "-0.07500000298023224"),
+    (2, 79, "Output f (sigmoid(z)):", "f", "0.5"),
+    (2, 79, "Output of h:", "h", "2.0"),
+    (2, 79, "Gradient df/dh:", "df/dh", "-0.25"),
+    (2, 79, "Output of k:", "k", "1.0"),
+    (2, 79, "Gradient df/dk:", "df/dk", "-0.25"),
+    (2, 79, "Output of z:", "z", "-2.2351741790771484e-08"),
+    (2, 79, "Gradient df/dz (z.grad):", "df/dz", "0.25"),
+    (2, 79, "Gradient df/dw0:", "df/dw0", "0.25"),
+    (2, 79, "Gradient df/dw1:", "df/dw1", "0.5"),
+    (2, 79, "Gradient df/dw2:", "df/dw2", "0.25"),
+    (2, 79, "Gradient df/dx0:", "df/dx0", "0.125"),
+    (2, 79, "Gradient df/dx1:", "df/dx1", "-0.07500000298023224"),
+    (2, 80, "Expected df/dz (from sigmoid derivative):", "f * (1 - f)", "0.25"),
+]
