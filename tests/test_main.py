@@ -1,0 +1,201 @@
+"""The command line: its exit status, what it prints where, and never a traceback."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxgrad
+from jaxgrad import __main__, reference, report
+from jaxgrad.__main__ import main
+from jaxgrad.check import check
+
+SHIPPED = files("jaxgrad").joinpath("reference.toml").read_text(encoding="utf-8")
+PRINTED = list(re.finditer(r'(?<=printed = ")[^"]+', SHIPPED))
+ROOT = Path(jaxgrad.__file__).parents[1]
+
+
+def with_digit_changed(number, at):
+    """The shipped table with one digit of one printed number changed: the digit's place in the number is `at`."""
+    at += PRINTED[number].start()
+    return f"{SHIPPED[:at]}{(int(SHIPPED[at]) + 1) % 10}{SHIPPED[at + 1 :]}"
+
+
+def run(*argv):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(argv)
+    return status, out.getvalue(), err.getvalue()
+
+
+def test_the_documents_table_ends_in_success():
+    status, out, err = run()
+    assert (status, err) == (0, "")
+    assert out == report.text(check(reference.load())) + "\n"
+    assert "\n25 of 25 numbers agree" in out
+
+
+@pytest.mark.parametrize("number", range(25))
+def test_any_digit_changed_ends_in_1_and_names_the_row(number, tmp_path):
+    path = tmp_path / "table.toml"
+    digits = [i for i, character in enumerate(PRINTED[number].group()) if character.isdigit()]
+    for at in digits:
+        path.write_text(with_digit_changed(number, at), encoding="utf-8")
+        status, out, err = run("--table", str(path))
+        assert (status, err) == (1, "")
+        wrong = reference.load(path).numbers[number]
+        assert [line for line in out.splitlines() if line.startswith("Does not agree")] == [
+            f"Does not agree: {wrong.place}: every route."
+        ]
+        assert "\n24 of 25 numbers agree" in out
+
+
+def test_json_is_the_reports_data():
+    status, out, err = run("--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == report.data(check(reference.load()))
+
+
+def test_json_ends_in_1_too(tmp_path):
+    path = tmp_path / "table.toml"
+    path.write_text(with_digit_changed(3, 1), encoding="utf-8")
+    status, out, _ = run("--json", "--table", str(path))
+    assert status == 1
+    assert [i for i, number in enumerate(json.loads(out)["numbers"]) if not number["ok"]] == [3]
+
+
+def test_a_table_that_cannot_be_read_ends_in_2_with_one_line(tmp_path):
+    status, out, err = run("--table", str(tmp_path / "none.toml"))
+    assert (status, out) == (2, "")
+    assert (
+        err == f"jaxgrad: {tmp_path / 'none.toml'}: cannot be read: No such file or directory. Expected a TOML file.\n"
+    )
+
+
+def test_an_unknown_quantity_ends_in_2_with_the_nearest_name(tmp_path):
+    path = tmp_path / "table.toml"
+    path.write_text(SHIPPED.replace('"df/dw0"', '"df/dw00"'), encoding="utf-8")
+    status, _, err = run("--table", str(path))
+    assert status == 2
+    assert 'there is no quantity "df/dw00". Did you mean "df/dw0"?' in err
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_table_of_any_dtype_is_checked_in_it(dtype, tmp_path):
+    path = tmp_path / "table.toml"
+    heading = f'title = "t"\nfunction = "neuron"\ndtype = "{dtype}"\nx = [0.0]\nw = [3.0, 0.0]\nrounded = false\n'
+    path.write_text(heading + '[[number]]\nlabel = "g"\nquantity = "df/dx0"\nprinted = "0.75"\n', encoding="utf-8")
+    status, out, err = run("--table", str(path))
+    assert (status, err) == (0, ""), out
+    assert dtype in out
+
+
+@pytest.mark.parametrize(("argv", "status"), [(["--version"], 0), (["--help"], 0), (["--nope"], 2), (["--table"], 2)])
+def test_options_end_as_options_do(argv, status, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == status
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (RuntimeError("no device\nat all"), 2, "jaxgrad: JAX cannot compute it: no device at all\n"),
+        (FloatingPointError("nan"), 2, "jaxgrad: JAX cannot compute it: nan\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_stops_the_check_ends_without_a_traceback(error, status, text, monkeypatch):
+    def stopped(table):
+        raise error
+
+    monkeypatch.setattr(__main__, "check", stopped)
+    assert run() == (status, "", text)
+
+
+@settings(max_examples=60)
+@given(at=st.integers(0, len(SHIPPED)), cut=st.integers(0, 8), put=st.text('0123456789.-+einfa"[]=\n', max_size=4))
+def test_a_mutated_table_ends_in_0_1_or_2(at, cut, put, tmp_path_factory):
+    path = tmp_path_factory.mktemp("mutated") / "table.toml"
+    path.write_text(SHIPPED[:at] + put + SHIPPED[at + cut :], encoding="utf-8")
+    status, out, err = run("--table", str(path))
+    assert status in (0, 1, 2)
+    assert bool(err) == (status == 2) == (not out)
+    assert err.count("\n") <= 1
+
+
+def start(*argv, **options):
+    environment = os.environ | options.pop("env", {})
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxgrad", *argv], cwd=ROOT, env=environment, stderr=subprocess.PIPE, **options
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert b"Traceback" not in err
+    return process.returncode, (out or b"").decode(), err.decode()
+
+
+def test_the_process_prints_the_report_and_ends_in_success():
+    status, out, _ = finish(start(stdout=subprocess.PIPE))
+    assert status == 0
+    assert "\n25 of 25 numbers agree" in out
+
+
+def test_the_process_escapes_what_the_terminal_cannot_show(tmp_path):
+    path = tmp_path / "table.toml"
+    path.write_text(SHIPPED.replace("Output of h:", "Sortie de h, d\xe9riv\xe9e \u2202:"), encoding="utf-8")
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    status, out, _ = finish(start("--table", str(path), stdout=subprocess.PIPE, env=ascii_only))
+    assert status == 0
+    assert "Sortie de h, d\\xe9riv\\xe9e \\u2202" in out
+
+
+def test_the_process_says_when_jax_has_no_such_device():
+    status, out, err = finish(start(stdout=subprocess.PIPE, env={"JAX_PLATFORMS": "nonsense"}))
+    assert (status, out) == (2, "")
+    assert "jaxgrad: JAX cannot compute it: Unable to initialize backend 'nonsense'" in err
+
+
+def test_the_process_says_when_the_table_is_none(tmp_path):
+    status, out, err = finish(start("--table", str(tmp_path), stdout=subprocess.PIPE))
+    assert (status, out) == (2, "")
+    assert f"jaxgrad: {tmp_path}: cannot be read: Is a directory. Expected a TOML file.\n" in err
+
+
+def test_the_process_ends_quietly_when_its_reader_leaves():
+    process = start(stdout=subprocess.PIPE)
+    process.stdout.close()
+    process.stdout = None
+    status, _, err = finish(process)
+    assert status == 2
+    assert "jaxgrad:" not in err
+
+
+def test_the_process_says_when_the_disk_is_full():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full, the disk that is always full")
+    with full.open("w") as disk:
+        status, _, err = finish(start(stdout=disk))
+    assert status == 2
+    assert "jaxgrad: the report cannot be written: No space left on device.\n" in err
+
+
+def test_the_process_runs_without_a_standard_output():
+    # The shell closes it; `exec` leaves the process itself.
+    command = f'exec "{sys.executable}" -m jaxgrad >&-'
+    process = subprocess.Popen(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE)
+    status, _, _ = finish(process)
+    assert status == 0
