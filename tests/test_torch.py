@@ -1,0 +1,98 @@
+"""A second oracle: PyTorch, with retain_grad on z, k and h as in the document."""
+
+import os
+
+import jax
+import numpy as np
+import oracle
+import pytest
+from document import PRINTED
+
+from jaxgrad import neuron
+
+# Where PyTorch must be there its absence is an error; elsewhere this whole module is skipped, and says so.
+if os.environ.get("JAXGRAD_REQUIRE_TORCH") == "1":
+    import torch
+else:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
+
+SIZES = range(1, 65)
+ROWS = {n: 16 if n <= 40 else 15 for n in SIZES}  # 40 * 16 + 24 * 15 = 1,000 neurons
+
+
+def by_torch(x, w):
+    """One neuron, taken apart as in part 2 of the document."""
+    x, w = (torch.tensor(a, requires_grad=True) for a in (x, w))
+    z = (w[:-1] * x).sum() + w[-1]
+    z.retain_grad()
+    k = torch.exp(-z)
+    k.retain_grad()
+    h = 1 + k
+    h.retain_grad()
+    f = 1 / h
+    f.backward()
+    values = {name: v.detach().numpy() for name, v in {"z": z, "k": k, "h": h, "f": f}.items()}
+    grads = {f"df/d{name}": v.grad.numpy() for name, v in {"z": z, "k": k, "h": h, "x": x, "w": w}.items()}
+    return values | grads
+
+
+def by_jax(batches):
+    return [oracle.arrays(jax.vmap(neuron.backprop)(x, w)) for x, w in batches]
+
+
+def test_there_are_1000_neurons():
+    assert sum(ROWS.values()) == 1000
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_1000_random_neurons_have_the_same_values_and_gradients_in_pytorch(dtype):
+    batches = [oracle.random_neurons(n, dtype, rows) for n, rows in ROWS.items()]
+    with jax.enable_x64(dtype == "float64"):
+        found = jax.device_get(jax.jit(by_jax)(batches))
+    for (x, w), ours in zip(batches, found, strict=True):
+        rows = [by_torch(*row) for row in zip(x, w, strict=True)]
+        theirs = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        assert set(theirs) == set(ours)
+        error = oracle.rounding(x, w, dtype)
+        for name, values in theirs.items():
+            assert values.dtype == ours[name].dtype == dtype
+            # Each may be off the truth by the rounding of n products and sums, in either direction.
+            off = abs(values.astype(np.longdouble) - ours[name])
+            assert np.all(off <= 2 * error[name]), f"{name} of {x.shape[1]} inputs"
+
+
+def test_the_document_runs_in_pytorch_and_prints_the_tables_digits():
+    # Part 1
+    x0 = torch.tensor(1.0)
+    x1 = torch.tensor(2.0)
+    w0 = torch.tensor(0.5)
+    w1 = torch.tensor(-0.3)
+    w2 = torch.tensor(0.1)
+    z = w0 * x0 + w1 * x1 + w2
+    k = torch.exp(-z)
+    h = 1 + k
+    f = 1 / h
+    printed = [f.item(), h.item(), k.item(), z.item()]
+
+    df_dh = -1 / (h**2)
+    dh_dk = 1.0
+    dk_dz = -torch.exp(-z)
+    df_dw0, df_dw1, df_dw2, df_dx0, df_dx1 = (df_dh * dh_dk * dk_dz * last for last in (x0, x1, 1.0, w0, w1))
+    printed += [df_dh.item(), df_dw0.item(), dh_dk, dk_dz.item(), df_dw1.item(), df_dw2.item()]
+    printed += [df_dx0.item(), df_dx1.item()]
+
+    # Part 2
+    x0, x1, w0, w1, w2 = leaves = [torch.tensor(v, requires_grad=True) for v in (1.0, 2.0, 0.5, -0.3, 0.1)]
+    z = w0 * x0 + w1 * x1 + w2
+    z.retain_grad()
+    k = torch.exp(-z)
+    k.retain_grad()
+    h = 1 + k
+    h.retain_grad()
+    f = 1 / h
+    f.backward()
+    printed += [f.item(), h.item(), h.grad.item(), k.item(), k.grad.item(), z.item(), z.grad.item()]
+    printed += [leaf.grad.item() for leaf in leaves[2:] + leaves[:2]]
+    printed += [f.item() * (1 - f.item())]
+
+    assert [str(number) for number in printed] == [digits for *_, digits in PRINTED]
