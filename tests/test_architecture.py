@@ -1,0 +1,145 @@
+"""The rules of the house hold, and each of them is reported where a source tree breaks it."""
+
+import re
+from pathlib import Path
+
+import architecture
+import pytest
+from architecture import RULES
+
+import jaxgrad
+
+PACKAGE = Path(jaxgrad.__file__).parent
+INIT = '"""A package."""\n\nfrom pkg.a import f\n\n__version__ = "1"\n\n__all__ = ["__version__", "f"]\n'
+CYCLE, SRC, EXTENSION, PRINTS, IMPORTS, PUBLIC = RULES
+
+
+@pytest.fixture
+def plant(tmp_path):
+    """Plants a package `pkg` of the given files, on top of a sound one."""
+
+    def planted(**files):
+        package = tmp_path / "pkg"
+        package.mkdir()
+        for name, text in {"__init__": INIT, "a": "import jax\n\ndef f():\n    return jax.numpy\n", **files}.items():
+            (package / f"{name}.py").write_text(text, encoding="utf-8")
+        return package
+
+    return planted
+
+
+@pytest.fixture(autouse=True)
+def pkg_may_import_itself(monkeypatch):
+    monkeypatch.setattr(architecture, "MAY_BE_IMPORTED", architecture.MAY_BE_IMPORTED | {"pkg"})
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_house_is_in_order(rule):
+    assert RULES[rule](PACKAGE) == []
+
+
+def test_the_top_level_holds_what_belongs_there():
+    assert architecture.stray_at_top_level(PACKAGE.parent) == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_sound_tree_breaks_no_rule(rule, plant):
+    package = plant(
+        __main__="import sys\nfrom pkg import a\nprint(a)\nsys.exit(0)\n",
+        tags="from jax.extend import core\nfrom jax.interpreters import ad\nfrom pkg import a\n",
+        b='"""Not jax._src, not jax.extend."""\nfrom pkg.a import f\ndef g(lines):\n    lines.extend(f())\n',
+        c="def plot():\n    import matplotlib\n",
+    )
+    assert RULES[rule](package) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "files", "found"),
+    [
+        (CYCLE, {"a": "from pkg import b", "b": "from pkg import a"}, "a <- b <- a|b <- a <- b"),
+        (CYCLE, {"a": "def f():\n    from pkg.b import g", "b": "import pkg.a"}, "a <- b <- a|b <- a <- b"),
+        (CYCLE, {"a": "from . import b", "b": "from .a import f"}, "a <- b <- a|b <- a <- b"),
+        (CYCLE, {"a": "from pkg import f"}, "a <- __init__ <- a|__init__ <- a <- __init__"),
+        (CYCLE, {"a": "import pkg.a"}, "a <- a"),
+        *[
+            (SRC, {"b": text}, r"b\.py:\d: uses (jax\._src|_src)")
+            for text in [
+                "import jax._src.core",
+                "import jax._src as private",
+                "from jax._src import core",
+                "from jax._src.core import Primitive",
+                "from jax import _src",
+                "from jax import _src as private",
+                "import jax\njax._src.core",
+                "import jax as j\nx = j._src",
+                "import jax.numpy\njax._src",
+                "import jax\ngetattr(jax, '_src')",
+                "import importlib\nimportlib.import_module('jax._src.core')",
+                "__import__('jax._src')",
+            ]
+        ],
+        *[
+            (EXTENSION, {"b": text}, r"b\.py:\d: uses jax\.(extend|interpreters)")
+            for text in [
+                "import jax.extend",
+                "import jax.extend.core as core",
+                "from jax import extend as jex",
+                "from jax.extend.core import Primitive",
+                "from jax import interpreters",
+                "from jax.interpreters import ad, batching",
+                "import jax\njax.interpreters.ad",
+                "import jax as j\nj.extend.core",
+                "def f():\n    from jax.interpreters import mlir",
+                "import jax\ngetattr(jax, 'extend')",
+                "import importlib\nimportlib.import_module('jax.interpreters.ad')",
+            ]
+        ],
+        *[
+            (PRINTS, {"b": text}, rf"b\.py:\d: uses {word}")
+            for text, word in [
+                ("print(1)", "print"),
+                ("def f():\n    print(1)", "print"),
+                ("say = print", "print"),
+                ("exit()", "exit"),
+                ("quit()", "quit"),
+                ("raise SystemExit(1)", "SystemExit"),
+                ("import sys\nsys.exit(1)", r"sys\.exit"),
+                ("from sys import exit as leave\nleave()", r"sys\.exit"),
+                ("import sys\nsys.stdout.write('a')", r"sys\.stdout"),
+                ("from sys import stderr", r"sys\.stderr"),
+                ("import os\nos._exit(1)", r"os\._exit"),
+            ]
+        ],
+        *[
+            (IMPORTS, {"b": text}, rf"b\.py:\d: imports {word}")
+            for text, word in [
+                ("import torch", "torch"),
+                ("from scipy.special import expit", r"scipy\.special\.expit"),
+                ("try:\n    import rich\nexcept ImportError:\n    rich = None", "rich"),
+                ("if True:\n    import chex", "chex"),
+                ("class A:\n    import pandas", "pandas"),
+            ]
+        ],
+        (PUBLIC, {"__init__": INIT + "import os\n"}, r"__init__\.py:8: is no public name: import os"),
+        (PUBLIC, {"__init__": INIT + "def g(): pass\n"}, r"__init__\.py:8: is no public name: def g.*"),
+        (PUBLIC, {"__init__": INIT + "x = 1\n"}, r"__init__\.py:8: is no public name: x = 1"),
+        (PUBLIC, {"__init__": INIT.replace('"f"]', '"_f"]').replace("import f", "import _f")}, ".*_f is private"),
+        (PUBLIC, {"__init__": INIT.replace(', "f"]', "]")}, ".*: f is not both imported and in __all__"),
+        (PUBLIC, {"__init__": INIT.replace("import f", "import h")}, ".*: f is not both imported and in __all__"),
+    ],
+)
+def test_a_broken_rule_is_reported(rule, files, found, plant):
+    package = plant(**files)
+    violations = RULES[rule](package)
+    assert violations
+    assert re.fullmatch(found, violations[0], re.DOTALL), violations
+
+
+def test_what_is_stray_at_the_top_is_reported(tmp_path):
+    (tmp_path / ".gitignore").write_text("dist/\n*.egg-info/\n", encoding="utf-8")
+    for name in (*architecture.TOP_LEVEL, "dist", "jaxgrad.egg-info", ".ci"):
+        (tmp_path / name).mkdir()
+    assert architecture.stray_at_top_level(tmp_path) == []
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "docs").mkdir()
+    assert architecture.stray_at_top_level(tmp_path) == ["docs", "notes.txt"]
