@@ -44,9 +44,8 @@ def test_every_number_of_inputs_from_1_to_64_is_within_rounding_of_the_truth():
 
 
 @pytest.mark.parametrize("by", [by_forward, by_chain_rule, by_backprop])
-@pytest.mark.parametrize("n", [2, 64])
-def test_one_eager_row_is_within_rounding_of_the_truth(by, n, dtype):
-    x, w = oracle.random_neurons(n, dtype, rows=1)
+def test_one_eager_row_is_within_rounding_of_the_truth(by, dtype):
+    x, w = oracle.random_neurons(3, dtype, rows=1)
     row = by(jnp.asarray(x[0]), jnp.asarray(w[0]))
     oracle.assert_close({name: value[None] for name, value in row.items()}, x, w, dtype)
 
