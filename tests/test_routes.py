@@ -61,9 +61,9 @@ def test_routes_agree_on_random_neurons_with_the_oracle_and_one_another(n, dtype
             assert np.all(off <= 2 * error[name]), (route, name)  # each may be off by as much, either way
 
 
-def test_run_each_and_run_batch_run_every_route():
+def test_run_and_run_batch_run_every_route():
     table = reference.load()
-    each, batch = routes.run_each(table.x, table.w), routes.run_batch(table.x[None], table.w)
+    each, batch = routes.run(table.x, table.w), routes.run_batch(table.x[None], table.w)
     assert list(each) == list(routes.ROUTES)
     assert set(batch) == set(routes.ROUTES)
     for name, record in batch.items():
