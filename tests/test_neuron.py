@@ -11,7 +11,7 @@ import pytest
 
 from jaxgrad import InputError, JaxgradError, neuron
 
-SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64)  # both sides of every width of a vector register
+SIZES = (1, 2, 7, 16, 33, 64)  # every size from 1 to 64 is tried in float32 alone: compiling takes the time
 X, W = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
 
 
