@@ -69,7 +69,7 @@ class Site:
     def note(self) -> str | None:
         """Why there is no gradient; None if there is one."""
         if not jnp.issubdtype(self.aval.dtype, jnp.inexact):
-            return f"{self.aval.dtype} has no gradient"
+            return f"{'float0' if self.aval.dtype == jax.dtypes.float0 else self.aval.dtype} has no gradient"
         if self.in_while:
             return "while_loop has no reverse mode: the last value, no gradient"
         if self.state == "dead":

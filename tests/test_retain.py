@@ -555,6 +555,15 @@ def test_integers_booleans_and_keys_have_a_value_no_gradient_and_a_note():
     assert record.values["i"].tolist() == [0, 1, 2]
 
 
+def test_the_tangent_of_an_integer_has_no_gradient():
+    def fun(x):
+        tangent = jax.vjp(lambda i, x: i * x, 3, x)[1](x)[0]
+        assert tag(tangent, "t").dtype == jax.dtypes.float0
+        return jnp.sum(x)
+
+    assert dict(retain_grads(fun)(X).notes) == {"t": "float0 has no gradient"}
+
+
 def test_a_tag_that_does_not_reach_the_output_says_so():
     record = retain_grads(lambda x: (tag(2 * x, "dead"), jnp.sum(tag(x * 1, "live")))[1])(X)
     assert record.names == ("dead", "live")

@@ -200,7 +200,9 @@ def test_complex_values_and_derivatives_are_right_beside_the_poles():
 
 @pytest.mark.parametrize("z", [3, True, np.arange(3), jnp.arange(3), np.bool_(True)])
 def test_an_integer_is_refused(z):
-    with pytest.raises(InputError, match=r"z has dtype .*; expected one of float16, .* Write jnp.asarray\(z, jnp.float32\)"):
+    with pytest.raises(
+        InputError, match=r"z has dtype .*; expected one of float16, .* Write jnp.asarray\(z, jnp.float32\)"
+    ):
         neuron.sigmoid(z)
 
 
