@@ -10,25 +10,15 @@ Arithmetic is IEEE 754's in the dtype of the arguments: NaN gives NaN and infini
 one exception is XLA's own: on CPU it flushes subnormal float32 and float64 numbers to 0.
 """
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
-from jaxgrad.errors import InputError
+from jaxgrad import arguments, stable
 from jaxgrad.record import Record
 from jaxgrad.tags import tag
 
 NAMES = ("z", "k", "h", "f")
-
-_REAL = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
-_INEXACT = (*_REAL, jnp.complex64, jnp.complex128)  # complex: what the complex-step oracle needs
-# Where |z| is beyond twice a step, exp(-step) is taken out of each side of exp(-|z|), see `_scale`. The first is just
-# short of where exp(-|z|) underflows; all are numbers whose exp(-step) is exact to 0.02 ULP.
-_STEPS = {"float32": (39.5, 55.5), "float64": (336.5, 460.5)}
 
 
 def z(x: ArrayLike, w: ArrayLike) -> Array:
@@ -50,7 +40,7 @@ def z(x: ArrayLike, w: ArrayLike) -> Array:
       >>> print(z(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])).item())
       -2.2351741790771484e-08
     """
-    x, w = _row(x, w, _INEXACT)
+    x, w = arguments.row(x, w, arguments.INEXACT)
     return jnp.dot(w[:-1], x, precision="highest") + w[-1]
 
 
@@ -73,7 +63,7 @@ def k(z: ArrayLike) -> Array:
       >>> print(k(jnp.array([0.0, 1.0])))
       [1.         0.36787945]
     """
-    return jnp.exp(-_array("z", z))
+    return jnp.exp(-arguments.array("z", z))
 
 
 def h(k: ArrayLike) -> Array:
@@ -92,7 +82,7 @@ def h(k: ArrayLike) -> Array:
       >>> print(h(1.0))
       2.0
     """
-    return 1 + _array("k", k)
+    return 1 + arguments.array("k", k)
 
 
 def f(h: ArrayLike) -> Array:
@@ -111,7 +101,7 @@ def f(h: ArrayLike) -> Array:
       >>> print(f(2.0))
       0.5
     """
-    return 1 / _array("h", h)
+    return 1 / arguments.array("h", h)
 
 
 def forward(x: ArrayLike, w: ArrayLike) -> Array:
@@ -139,6 +129,7 @@ def forward(x: ArrayLike, w: ArrayLike) -> Array:
       InputError: as `neuron.z`.
 
     Example:
+      >>> import jax
       >>> x, w = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
       >>> print(forward(x, w))
       0.5
@@ -190,6 +181,7 @@ def sigmoid(z: ArrayLike) -> Array:
       InputError: z is no array or number, an integer, or would be narrowed.
 
     Example:
+      >>> import jax
       >>> z = jnp.array([-60.0, 0.0, 60.0])
       >>> print(sigmoid(z))
       [8.756511e-27 5.000000e-01 1.000000e+00]
@@ -198,8 +190,8 @@ def sigmoid(z: ArrayLike) -> Array:
 
     Reference: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., chapters 1 and 2.
     """
-    z = _array("z", z)
-    return _sigmoid(_widened(z)).astype(z.dtype)
+    z = arguments.array("z", z)
+    return stable.sigmoid(stable.widened(z)).astype(z.dtype)
 
 
 def chain_rule(x: ArrayLike, w: ArrayLike) -> Record:
@@ -231,7 +223,7 @@ def chain_rule(x: ArrayLike, w: ArrayLike) -> Record:
       >>> print(record.arg_grads[1])
       [0.25 0.5  0.25]
     """
-    x, w = _row(x, w, _REAL)
+    x, w = arguments.row(x, w, arguments.REAL)
     z_ = z(x, w)
     k_ = k(z_)
     h_ = h(k_)
@@ -284,6 +276,7 @@ def backprop(x: ArrayLike, w: ArrayLike) -> Record:
       InputError: as `neuron.z`, and for complex arguments.
 
     Example:
+      >>> import jax
       >>> x, w = jnp.array([[1.0, 2.0], [-300.0, 200.0]]), jnp.array([0.5, -0.3, 0.1])
       >>> record = jax.jit(jax.vmap(backprop, in_axes=(0, None)))(x, w)
       >>> print(record.grads["z"].shape, record.arg_grads[0].shape, record.arg_grads[1].shape)
@@ -291,7 +284,7 @@ def backprop(x: ArrayLike, w: ArrayLike) -> Record:
       >>> print(record.values["k"][1], record.arg_grads[0][0])
       inf [ 0.125 -0.075]
     """
-    x, w = _row(x, w, _REAL)
+    x, w = arguments.row(x, w, arguments.REAL)
     z_ = z(x, w)
     k_ = k(z_)
     h_ = h(k_)
@@ -336,104 +329,10 @@ def quantities(record: Record) -> dict[str, Array]:
     return columns
 
 
-@jax.custom_jvp
-def _sigmoid(z: Array) -> Array:
-    e = jnp.exp(_minus_abs(z))
-    numerator = jnp.where(z.real < 0, e, 1)
-    return numerator - numerator * (e / (1 + e))
-
-
-@jax.custom_jvp
-def _raised_slope(z: Array) -> Array:
-    r"""$\sigma'(z) / r^2$, with r of `_scale(z)`."""
-    r, minus_2_log_r = _scale(z)
-    raised = jnp.exp(minus_2_log_r + _minus_abs(z))  # an exact sum
-    e = r * raised * r
-    return raised / (1 + e * (2 + e))
-
-
-# The derivatives, each beside what it is the derivative of. r is a constant between one step and the next.
-_sigmoid.defjvps(lambda z_dot, f, z: _times_slope(z_dot, z))
-_raised_slope.defjvps(lambda z_dot, slope, z: -jnp.tanh(z / 2) * slope * z_dot)
-
-
-def _times_slope(v: Array, z: Array) -> Array:
-    r"""$v \sigma'(z)$, where $\sigma'(z)$ alone might underflow: no product leaves the range from v to the result."""
-    r, _ = _scale(z)
-    return v * r * _raised_slope(z) * r
-
-
-def _scale(z: Array) -> tuple[Array, Array]:
-    r"""A step function $r \le 1$ of |z| for which $e^{-|z|} / r^2$ is a normal number, and $-2 \log r$."""
-    r, minus_2_log_r = jnp.ones_like(z.real), jnp.zeros_like(z.real)
-    for step in _STEPS[z.real.dtype.name]:
-        beyond = abs(z.real) > 2 * step
-        r = jnp.where(beyond, np.exp(-step).astype(r.dtype), r)
-        minus_2_log_r = jnp.where(beyond, 2 * step, minus_2_log_r)
-    return r, minus_2_log_r
-
-
-def _minus_abs(z: Array) -> Array:
-    """-|z|; of complex z and -z the one whose real part is not positive, a function that is analytic."""
-    return jnp.where(z.real < 0, z, -z)
-
-
-def _widened(array: Array) -> Array:
-    """float32 for the dtypes of 16 bits, whose results then have no rounding but the last."""
-    return array.astype(jnp.float32) if array.dtype.itemsize == 2 else array
-
-
 def _pull_back(z_dot: Array, z: Array) -> Array:
     """df/dz times dz/dv, for the v that `z_dot` is z's derivative of."""
-    return _times_slope(_widened(z_dot), _widened(z)).astype(z.dtype)
+    return stable.times_slope(stable.widened(z_dot), stable.widened(z)).astype(z.dtype)
 
 
 def _elements(prefix: str, array: Array) -> dict[str, Array]:
     return {f"{prefix}{i}": array[..., i] for i in range(array.shape[-1])}
-
-
-def _row(x: ArrayLike, w: ArrayLike, dtypes: tuple[DTypeLike, ...]) -> tuple[Array, Array]:
-    """x and w as arrays, checked: one row of n >= 1 inputs and n + 1 weights of one dtype."""
-    x, w = _array("x", x, dtypes), _array("w", w, dtypes)
-    for name, array, shape in (("x", x, "(n,), one row of inputs"), ("w", w, "(n+1,), the bias last")):
-        if array.ndim != 1:
-            raise InputError(
-                f"{name} has shape {array.shape}; expected {shape}. "
-                "For many rows write jax.vmap(fun, in_axes=(0, None))(x, w)."
-            )
-    if not x.size:
-        raise InputError("x has shape (0,), no input at all; expected (n,) with n >= 1. Give it at least one input.")
-    if w.size != x.size + 1:
-        raise InputError(
-            f"w has shape {w.shape} and x has shape {x.shape}; expected w of shape ({x.size + 1},): a weight for "
-            "each input and the bias last. For a neuron without bias write jnp.append(w, jnp.zeros_like(w[0]))."
-        )
-    if x.dtype != w.dtype:
-        with jax.numpy_dtype_promotion("standard"):
-            promoted = jnp.result_type(x, w)
-        raise InputError(
-            f"x is {x.dtype} and w is {w.dtype}, and the result would silently be {promoted}; "
-            "expected one dtype. Write w.astype(x.dtype) or x.astype(w.dtype)."
-        )
-    return x, w
-
-
-def _array(name: str, value: Any, dtypes: tuple[DTypeLike, ...] = _INEXACT) -> Array:
-    """`value` as an array, its dtype checked and kept."""
-    if not isinstance(value, (Array, np.ndarray, np.generic, int, float, complex)):
-        raise InputError(
-            f"{name} is a {type(value).__name__}; expected a JAX or NumPy array. Write jnp.asarray({name})."
-        )
-    dtype = value.dtype if hasattr(value, "dtype") else jnp.result_type(value)
-    if dtype not in dtypes:
-        raise InputError(
-            f"{name} has dtype {dtype}; expected one of {', '.join(np.dtype(d).name for d in dtypes)}: only "
-            f"these have the gradients asked for. Write jnp.asarray({name}, jnp.float32)."
-        )
-    kept = jax.dtypes.canonicalize_dtype(dtype)
-    if kept != dtype:
-        raise InputError(
-            f"{name} is {dtype}, which JAX would silently narrow to {kept}; expected a dtype that it keeps. Write "
-            f'{name}.astype("{kept}"), or jax.config.update("jax_enable_x64", True) at the start of the program.'
-        )
-    return jnp.asarray(value)
