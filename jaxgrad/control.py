@@ -232,6 +232,8 @@ def unsupported(eqn: Eqn, body: int, *, in_shard_map: bool) -> str | None:
     name = eqn.primitive.name
     if name == "while" and body == 0:
         return "is in the condition of a while_loop, which returns nothing else. Tag in its body"
+    if name == "while" and eqn.params["cond_jaxpr"].out_avals[0].shape:
+        return "is inside a while_loop in a vmap that ends at its own step for each row. Write vmap(retain_grads(...))"
     if name in ("custom_jvp_call", "custom_vjp_call"):
         kind = name.removesuffix("_call")
         return f"is inside a {kind} function, whose rule bypasses it. Tag the function's arguments or its result"

@@ -1,12 +1,14 @@
 """retain_grads and retain_vjp: the value and gradient of every tagged intermediate."""
 
 import functools
+import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.tree_util import Partial, tree_flatten, tree_unflatten
 
 from jaxgrad import program
@@ -67,7 +69,7 @@ def retain_grads(
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: Any, **kwargs: Any) -> Record:
         retained = _retain(fun, args, kwargs, argnums=argnums, has_aux=has_aux, patterns=patterns, scalar=True)
-        arg_grads, grads = retained.pullback(jnp.ones_like(retained.output))
+        arg_grads, grads = retained.pullback(_one(retained.output))
         return Record(
             output=retained.output,
             names=tuple(retained.values),
@@ -178,6 +180,11 @@ def _retain(
     )
 
 
+def _one(output: Any) -> Any:
+    """The cotangent of a scalar output: like it, but not committed to its devices, as a cotangent of `jax.grad`."""
+    return lax.full_like(output, 1, shape=(), sharding=jax.typeof(output).sharding)
+
+
 def _patterns(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
     if names is None or isinstance(names, str):
         return names if names is None else (names,)
@@ -209,11 +216,11 @@ def _varied(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> list[
 def _positions(argnums: int | Sequence[int] | None, n: int) -> set[int]:
     if argnums is None:
         return set(range(n))
-    positions = [argnums] if isinstance(argnums, int) else list(argnums)
+    positions = list(argnums) if isinstance(argnums, Iterable) else [argnums]
     for position in positions:
-        if not isinstance(position, int) or not -n <= position < n:
+        if not isinstance(position, SupportsIndex) or not -n <= position < n:
             raise InputError(f"`argnums` has {position!r}, and the function was called with {n} positional arguments.")
-    return {position % n for position in positions}
+    return {operator.index(position) % n for position in positions}
 
 
 def _is_array(leaf: Any) -> bool:

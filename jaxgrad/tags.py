@@ -81,5 +81,10 @@ def _batch(operands: Any, batch_axes: Any, *, axes: tuple[int, ...], **params: A
     return tag_p.bind(*operands, axes=(new, *moved), **params), new
 
 
+def _transpose(result_bar: Any, *_: Any, **__: Any) -> Any:
+    return [result_bar]
+
+
 ad.primitive_jvps[tag_p] = _jvp
+ad.primitive_transposes[tag_p] = _transpose
 batching.primitive_batchers[tag_p] = _batch
