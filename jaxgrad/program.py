@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal, jaxprs_in_params
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxgrad.control import CONTROLS, Body, Eqn, Flow, Found, Live, Probes, unsupported
 from jaxgrad.errors import TagError
@@ -77,7 +78,13 @@ class Site:
         return None
 
     def probe(self) -> jax.Array:
-        return jnp.zeros(self.lead + self.aval.shape, self.aval.dtype)
+        """Zeros like the stacked value, sharded as it is where the mesh makes shardings part of the type."""
+        sharding = self.aval.sharding
+        shape = self.lead + self.aval.shape
+        if set(sharding.mesh.axis_types) != {AxisType.Explicit}:
+            return jnp.zeros(shape, self.aval.dtype)
+        spec = PartitionSpec(*[None] * len(self.lead), *sharding.spec)
+        return jnp.zeros(shape, self.aval.dtype, out_sharding=NamedSharding(sharding.mesh, spec))
 
     @property
     def layouts(self) -> set[tuple[int, ...]]:

@@ -350,6 +350,18 @@ def test_a_shard_map_yields_a_value_for_each_shard():
     )
 
 
+def test_a_gradient_is_sharded_as_its_value_where_shardings_are_part_of_the_type():
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+    def fun(x):
+        return jnp.sum(lax.scan(lambda c, t: (tag(c * t, "c"), None), x, jnp.ones(3))[0])
+
+    with jax.set_mesh(mesh):
+        record = jax.jit(retain_grads(fun))(jax.device_put(jnp.arange(4.0), jax.P("i")))
+    assert record.values["c"].sharding.spec == record.grads["c"].sharding.spec == jax.P(None, "i")
+    np.testing.assert_array_equal(record.grads["c"], np.ones((3, 4)))
+
+
 # Transformations around and inside
 
 
