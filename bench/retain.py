@@ -83,14 +83,25 @@ def compiled(fun, *args):
 
 
 def timed(calls, repeats):
-    """Median seconds of each call, taken in turn so that a slow moment of the machine falls on all of them."""
+    """Seconds of each call, taken in turn so that a slow moment of the machine falls on all of them.
+
+    Returns the median, the spread, and the ratio to the first of the calls: the median over turns.
+    """
     seconds = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)
-    return {name: (statistics.median(s), max(s) - min(s)) for name, s in seconds.items()}
+    first = next(iter(seconds.values()))
+    return {
+        name: {
+            "seconds": statistics.median(own),
+            "spread": max(own) - min(own),
+            "time_ratio": statistics.median(a / b for a, b in zip(own, first, strict=True)),
+        }
+        for name, own in seconds.items()
+    }
 
 
 def bytes_of(tree):
@@ -125,15 +136,13 @@ def measure(name, build, repeats):
         line = {
             "network": name,
             "case": case,
-            "seconds": times[case][0],
-            "spread": times[case][1],
+            **times[case],
             "flops": program.cost_analysis()["flops"],
             "peak_bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes + memory.argument_size_in_bytes,
             "kept_bytes": bytes_of((record.values, record.grads)) if case != "value_and_grad" else 0,
             "compile_seconds": compile_seconds,
         }
         first = lines[0] if lines else line
-        line["time_ratio"] = line["seconds"] / first["seconds"]
         line["flops_ratio"] = line["flops"] / first["flops"]
         line["compile_ratio"] = line["compile_seconds"] / first["compile_seconds"]
         line["grown_bytes"] = line["peak_bytes"] - first["peak_bytes"]
@@ -165,8 +174,8 @@ def measure_flax(repeats):
     np.testing.assert_allclose(program(*variables.values())[0], plain_program(params)[0], rtol=1e-5)
     times = timed(
         {
-            "perturb": lambda: jax.block_until_ready(program(*variables.values())),
             "plain": lambda: jax.block_until_ready(plain_program(params)),
+            "perturb": lambda: jax.block_until_ready(program(*variables.values())),
         },
         repeats,
     )
@@ -177,9 +186,7 @@ def measure_flax(repeats):
     return {
         "network": "mlp",
         "case": "flax perturb",
-        "seconds": times["perturb"][0],
-        "spread": times["perturb"][1],
-        "time_ratio": times["perturb"][0] / times["plain"][0],
+        **times["perturb"],
         "flops_ratio": program.cost_analysis()["flops"] / plain_program.cost_analysis()["flops"],
         "compile_ratio": compile_seconds / plain_compile_seconds,
         "grown_bytes": memory - plain_memory,
@@ -199,12 +206,12 @@ def measure_oryx(repeats):
     plain = jax.jit(jax.value_and_grad(plain))
     times = timed(
         {
-            "reap": lambda: jax.block_until_ready(reaped(params)),
             "plain": lambda: jax.block_until_ready(plain(params)),
+            "reap": lambda: jax.block_until_ready(reaped(params)),
         },
         repeats,
     )
-    return {"network": "mlp", "case": "oryx reap, values alone", "time_ratio": times["reap"][0] / times["plain"][0]}
+    return {"network": "mlp", "case": "oryx reap, values alone", **times["reap"]}
 
 
 def measure_torch(repeats):
@@ -228,14 +235,8 @@ def measure_torch(repeats):
         return loss
 
     np.testing.assert_allclose(step(True).item(), plain(params), rtol=1e-5)
-    times = timed({"retain": lambda: step(True), "plain": lambda: step(False)}, repeats)
-    return {
-        "network": "mlp",
-        "case": "torch retain_grad",
-        "seconds": times["retain"][0],
-        "spread": times["retain"][1],
-        "time_ratio": times["retain"][0] / times["plain"][0],
-    }
+    times = timed({"plain": lambda: step(False), "retain": lambda: step(True)}, repeats)
+    return {"network": "mlp", "case": "torch retain_grad", **times["retain"]}
 
 
 def main():
