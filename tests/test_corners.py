@@ -54,3 +54,42 @@ def test_the_cotangent_is_not_committed_to_the_devices_of_the_output():
     record = retain_grads(lambda x: jnp.sum(sine(x)))(X)
     np.testing.assert_array_equal(record.grads["s"], jnp.ones(3))
     np.testing.assert_allclose(record.arg_grads[0], jnp.cos(X), rtol=1e-6)  # float32, one cosine
+
+
+def test_derivatives_of_a_retained_gradient_are_right_to_the_fourth_order():
+    def z_bar(x):  # cos(x**2), the gradient of sin(z) at z = x**2
+        return retain_grads(lambda x: jnp.sin(tag(x * x, "z")))(x).grads["z"]
+
+    with jax.enable_x64(True):
+        x = jnp.float64(0.7)
+        s, c = jnp.sin(x * x), jnp.cos(x * x)
+        wanted = [-2 * x * s, -2 * s - 4 * x**2 * c, -12 * x * c + 8 * x**3 * s]
+        reverse = forward = z_bar
+        for want in wanted:
+            reverse, forward = jax.grad(reverse), jax.jacfwd(forward)
+            np.testing.assert_allclose([reverse(x), forward(x)], [want, want], rtol=1e-13)  # a few float64 roundings
+
+
+@pytest.mark.skipif(not hasattr(jax.custom_vjp, "defvjp_with_logs"), reason="JAX has with_logs from 0.11.1 on")
+def test_the_gradients_are_those_that_jax_logs_on_the_way_back():
+    def logged(value, name):
+        identity = jax.custom_vjp(lambda value: value)
+        identity.defvjp_with_logs(lambda value: (value, None), lambda _, bar: ((bar,), {name: bar}))
+        return identity(value)
+
+    def fun(x, name):
+        z = name(jnp.sin(x), "z")
+
+        def step(carry, a):
+            carry = name(carry * a, "c")
+            return jnp.tanh(carry), jax.vmap(lambda u: name(u * u * a, "v"))(z)
+
+        carry, ys = lax.scan(step, x[0], x, reverse=True)
+        return jnp.sin(name(carry * jnp.sum(ys), "k"))  # no cond: JAX logs a sum type there, not an array
+
+    _, pullback = jax.vjp(lambda x: fun(x, logged), X)
+    _, logs = pullback.with_logs(jnp.float32(1))
+    grads = retain_grads(lambda x: fun(x, tag))(X).grads
+    assert grads.keys() == logs.keys()
+    for name, grad in grads.items():
+        np.testing.assert_allclose(grad, logs[name], rtol=1e-6, err_msg=name)  # float32, the same operations
