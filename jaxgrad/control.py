@@ -32,7 +32,8 @@ class Control(NamedTuple):
       rebuild: (eqn, operands, bodies, probes, avals) -> (results, found); avals: site -> type of its value, in the
         body that holds it.
       lead: (eqn, aval) -> the axes that a value of a body gains on its way out, one for each scan step or shard.
-      operand: index of the operand that a body's first argument is another name of; None where it is none.
+      operand: index of the operand that a body's first argument is another name of, or has a part of; None where it
+        is none.
       branches: is it unsure whether a body runs at all?
     """
 
@@ -217,7 +218,11 @@ CONTROLS = {
     "jit": Control(lambda eqn: [eqn.params["jaxpr"]], _through, _jit, operand=0),
     "remat2": Control(lambda eqn: [eqn.params["jaxpr"]], _through, _checkpoint, operand=0),
     "scan": Control(
-        lambda eqn: [eqn.params["jaxpr"]], _scan_liveness, _scan, lead=lambda eqn, aval: (eqn.params["length"],)
+        lambda eqn: [eqn.params["jaxpr"]],
+        _scan_liveness,
+        _scan,
+        lead=lambda eqn, aval: (eqn.params["length"],),
+        operand=0,
     ),
     "while": Control(
         lambda eqn: [eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"]], _while_liveness, _while, branches=True

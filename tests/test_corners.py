@@ -70,6 +70,32 @@ def test_derivatives_of_a_retained_gradient_are_right_to_the_fourth_order():
             np.testing.assert_allclose([reverse(x), forward(x)], [want, want], rtol=1e-13)  # a few float64 roundings
 
 
+@pytest.mark.parametrize("way", ["constant", "slice"])
+def test_a_tag_dropped_in_a_scan_whose_operand_is_used_outside_is_bypassed(way):
+    def fun(z):
+        def step(carry, row):
+            tag(z if way == "constant" else row, "z")
+            return 2 * carry, None
+
+        return jnp.sum(jnp.sin(z)) + lax.scan(step, 1.0, z)[0]
+
+    with pytest.raises(TagError, match="is bypassed"):
+        retain_grads(fun)(X)
+
+
+def test_a_tag_dropped_in_a_scan_that_nothing_else_uses_has_a_note():
+    def fun(z):
+        def step(carry, _):
+            tag(jnp.cos(z), "z")
+            return 2 * carry, None
+
+        return jnp.sum(jnp.sin(z)) + lax.scan(step, 1.0, None, length=2)[0]
+
+    record = retain_grads(fun)(X)
+    assert record.grads["z"] is None
+    assert record.notes["z"] == "does not reach the output"
+
+
 @pytest.mark.skipif(not hasattr(jax.custom_vjp, "defvjp_with_logs"), reason="JAX has with_logs from 0.11.1 on")
 def test_the_gradients_are_those_that_jax_logs_on_the_way_back():
     def logged(value, name):
