@@ -2,6 +2,7 @@
 
 from jaxgrad import neuron, reference
 from jaxgrad.errors import InputError, JaxgradError, OutputError, TableError, TagError
+from jaxgrad.ledger import Ledger, ledger
 from jaxgrad.record import Record
 from jaxgrad.retain import retain_grads, retain_vjp
 from jaxgrad.tags import tag
@@ -11,11 +12,13 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError",
     "JaxgradError",
+    "Ledger",
     "OutputError",
     "Record",
     "TableError",
     "TagError",
     "__version__",
+    "ledger",
     "neuron",
     "reference",
     "retain_grads",

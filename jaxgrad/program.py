@@ -1,10 +1,12 @@
 """A function as a traced program: its tags found, and the same program with a probe at each tag.
 
     trace(fun) -> Program;  program.select(names) -> sites;  program.run(sites, leaves, probes) -> results, found
+    program.operations() -> sites, where there are no tags
 
 The probe at a site is an argument that is added to the intermediate for derivatives only: the gradient with
 respect to the probe is the gradient with respect to the intermediate, and the values are those of the program
-without it, to the bit.
+without it, to the bit. Where the program is `cut` there, what comes after depends on the probe alone, so that the
+derivatives are those from one site to the next.
 """
 
 import difflib
@@ -24,6 +26,7 @@ from jaxgrad.control import CONTROLS, Body, Eqn, Flow, Found, Live, Probes, unsu
 from jaxgrad.errors import TagError
 from jaxgrad.tags import tag_p
 
+Join = Callable[[Any, Any], Any]  # (value, probe) -> what stands for the value from there on
 Path = tuple[int, ...]  # where an equation stands: its index, then body and index for each program inside a program
 
 
@@ -37,6 +40,7 @@ class Site:
       where: file and line of the tag.
       by_tag: named by `tag`, not by `checkpoint_name`.
       path: where its equation stands.
+      result: which of the equation's results it is.
       aval: type of the value where it stands.
       lead: axes that the value gains on its way out: one for each scan, and for each shard_map it varies in.
       axes: axes that vmap has added to the value where it stands, outermost first.
@@ -53,6 +57,7 @@ class Site:
     by_tag: bool
     path: Path
     aval: Any
+    result: int = 0
     lead: tuple[int, ...] = ()
     axes: tuple[int, ...] = ()
     nest: tuple[str, ...] = ()
@@ -153,13 +158,25 @@ class Program:
                 )
         return chosen
 
-    def run(self, sites: Sequence[Site], leaves: Sequence[Any], probes: Probes) -> tuple[Any, Any, Found]:
+    def operations(self) -> tuple[Site, ...]:
+        """A site for each result of each operation that computes, named after it; calls of `jit` are looked into."""
+        return tuple(_named(list(_operations(self.jaxpr, ()))))
+
+    def output_site(self, sites: Sequence[Site]) -> int | None:
+        """Which of the sites the output is, None if it is none of them."""
+        origin = _origin(self.jaxpr, self.jaxpr.outvars[0], ())
+        return next((i for i, site in enumerate(sites) if (site.path, site.result) == origin), None)
+
+    def run(
+        self, sites: Sequence[Site], leaves: Sequence[Any], probes: Probes, *, cut: bool = False
+    ) -> tuple[Any, Any, Found]:
         """Evaluates the program with a probe at the sites.
 
         Args:
           sites: from `select`.
           leaves: the program's arguments.
           probes: index into `sites` -> probe; a site without one gets no gradient.
+          cut: does what comes after a site depend on its probe alone, for derivatives?
 
         Returns:
           output, aux, and index into `sites` -> value, index into `sites` -> was it reached.
@@ -168,7 +185,7 @@ class Program:
         for i, site in enumerate(sites):
             for depth in range(1, len(site.path) + 1, 2):
                 inside.setdefault(site.path[:depth], {})[i] = site
-        results, found = _run(self.jaxpr, self.consts, leaves, probes, (), inside)
+        results, found = _run(self.jaxpr, self.consts, leaves, probes, (), inside, _cut if cut else _probed)
         output, aux = jax.tree.unflatten(jax.tree.structure((self.output, self.aux)), results)
         return output, aux, found
 
@@ -296,6 +313,75 @@ def _flow_through(
     return used
 
 
+# Operations that move numbers and compute none: no step of a chain rule.
+_MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape", "squeeze", "expand_dims"}
+
+
+def _operations(jaxpr: Any, path: Path) -> Iterator[Site]:
+    """Every floating-point result of an operation, in program order; a jit's body stands in its place."""
+    for i, eqn in enumerate(jaxpr.eqns):
+        name, here = eqn.primitive.name, (*path, i)
+        if name == "jit":
+            yield from _operations(_opened(eqn.params["jaxpr"])[0], (*here, 0))
+        elif name not in _MOVES:
+            for k, var in enumerate(eqn.outvars):
+                if jnp.issubdtype(var.aval.dtype, jnp.inexact):
+                    given = str(eqn.params.get("name", name)) if name.startswith("custom_") else name
+                    yield Site(given, given, "", True, here, var.aval, result=k)
+
+
+def _origin(jaxpr: Any, var: Any, path: Path) -> tuple[Path, int] | None:
+    """Where a variable is computed, calls of `jit` and `checkpoint` looked into; None for an argument or literal."""
+    for i, eqn in enumerate(jaxpr.eqns):
+        for k, result in enumerate(eqn.outvars):
+            if result is var:
+                if eqn.primitive.name not in ("jit", "remat2"):
+                    return (*path, i), k
+                body = _opened(eqn.params["jaxpr"])[0]
+                return _origin(body, body.outvars[k], (*path, i, 0))
+    return None
+
+
+def dependence(fun: Callable[..., Any], *args: Any) -> list[set[int]]:
+    """For each array that `fun(*args)` returns, which of the arrays in `args` it depends on."""
+    jaxpr, _ = _opened(jax.make_jaxpr(fun)(*args))
+    return [
+        {i for i in range(len(jaxpr.invars)) if bits >> i & 1}
+        for bits in _dependence(jaxpr, [1 << i for i in range(len(jaxpr.invars))])
+    ]
+
+
+def _dependence(jaxpr: Any, arguments: Sequence[int]) -> list[int]:
+    """The arguments that each result depends on, as the bits of an integer, given those of each argument."""
+    bits: dict[Any, int] = dict(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> int:
+        return 0 if isinstance(atom, Literal) else bits.get(atom, 0)
+
+    for eqn in jaxpr.eqns:
+        operands = [read(atom) for atom in eqn.invars]
+        if not any(operands):
+            continue
+        if eqn.primitive.name in ("jit", "remat2"):
+            results = _dependence(_opened(eqn.params["jaxpr"])[0], operands)
+        else:
+            results = [_union(_used(eqn, k), operands) for k in range(len(eqn.outvars))]
+        bits.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _used(eqn: Eqn, result: int) -> Live:
+    """Which operands one result of an equation depends on."""
+    return _flow_through(eqn, (), {}, [k == result for k in range(len(eqn.outvars))], [])
+
+
+def _union(used: Live, operands: Sequence[int]) -> int:
+    total = 0
+    for use, operand in zip(used, operands, strict=True):
+        total |= operand if use else 0
+    return total
+
+
 def _chosen(sites: Sequence[Site], names: Sequence[str] | None) -> Sequence[Site]:
     """The sites that `names` asks for: exact names or globs, with or without the number; all tags if None."""
     if names is None:
@@ -349,6 +435,7 @@ def _run(
     probes: Probes,
     path: Path,
     inside: dict[Path, dict[int, Site]],
+    join: Join,
 ) -> tuple[list[Any], Found]:
     """Evaluates a program equation by equation; `inside` has the sites at and within each equation."""
     env: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
@@ -360,26 +447,27 @@ def _run(
         sites = inside.get(here)
         if sites is None:
             results = _bind(eqn, operands)
-        elif eqn.primitive.name in CONTROLS:
+        elif all(site.path != here for site in sites.values()):
             own = {site: probes[site] for site in sites if site in probes}
             avals = {site: sites[site].aval for site in sites}
             rebuild = CONTROLS[eqn.primitive.name].rebuild
-            results, (new_values, new_reached) = rebuild(eqn, operands, _rebuilt(eqn, here, inside), own, avals)
+            results, (new_values, new_reached) = rebuild(eqn, operands, _rebuilt(eqn, here, inside, join), own, avals)
             values |= new_values
             reached |= new_reached
         else:
-            (site,) = sites
-            (result,) = _bind(eqn, operands)
-            results = [_probed(result, probes[site]) if site in probes else result]
-            values[site] = result
+            results = list(_bind(eqn, operands))
+            for site, at in sites.items():
+                values[site] = results[at.result]
+                if site in probes:
+                    results[at.result] = join(values[site], probes[site])
         env.update(zip(eqn.outvars, results, strict=True))
     return [_read(env, atom) for atom in jaxpr.outvars], (values, reached)
 
 
-def _rebuilt(eqn: Eqn, here: Path, inside: dict[Path, dict[int, Site]]) -> list[Body]:
+def _rebuilt(eqn: Eqn, here: Path, inside: dict[Path, dict[int, Site]], join: Join) -> list[Body]:
     def body(j: int, jaxpr: Any) -> Body:
         def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], Found]:
-            return _run(*_opened(jaxpr), operands, probes, (*here, j), inside)
+            return _run(*_opened(jaxpr), operands, probes, (*here, j), inside, join)
 
         return run
 
@@ -406,3 +494,15 @@ def _probed(value: Any, probe: Any) -> Any:
 def _probed_jvp(primals: Any, tangents: Any) -> Any:
     value_dot, probe_dot = tangents
     return _probed(*primals), value_dot + probe_dot
+
+
+@jax.custom_jvp
+def _cut(value: Any, probe: Any) -> Any:
+    """`value`, and for derivatives `probe` alone: nothing flows back from here to what `value` was made of."""
+    return value
+
+
+@_cut.defjvp
+def _cut_jvp(primals: Any, tangents: Any) -> Any:
+    _, probe_dot = tangents
+    return _cut(*primals), probe_dot

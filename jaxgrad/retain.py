@@ -64,7 +64,7 @@ def retain_grads(
       [0.        1.5231884] [1. 1.]
     """
 
-    patterns = _patterns(names)
+    patterns = name_patterns(names)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: Any, **kwargs: Any) -> Record:
@@ -111,7 +111,7 @@ def retain_vjp(
       >>> print(values["y"], grads["y"].round(2), arg_grads[0].round(2))
       [0. 2.] [ 1.   -0.42] [ 2.   -0.83]
     """
-    retained = _retain(fun, primals, {}, argnums=None, has_aux=False, patterns=_patterns(names), scalar=False)
+    retained = _retain(fun, primals, {}, argnums=None, has_aux=False, patterns=name_patterns(names), scalar=False)
     return retained.output, retained.values, retained.pullback
 
 
@@ -136,7 +136,7 @@ def _retain(
 ) -> _Retained:
     """One trace, one `jax.vjp`: the output, the values, and what pulls a cotangent back to all of them."""
     leaves, structure = tree_flatten(args)
-    varied = _varied(args, argnums)
+    varied = differentiable(args, argnums)
     static_aux: dict[int, Any] = {}
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
@@ -146,13 +146,13 @@ def _retain(
         output, aux = _pair(result) if has_aux else (result, None)
         aux_leaves, aux_structure = tree_flatten(aux)
         static_aux[-1] = aux_structure
-        static_aux.update((i, leaf) for i, leaf in enumerate(aux_leaves) if not _is_array(leaf))
-        return output, [leaf for leaf in aux_leaves if _is_array(leaf)]
+        static_aux.update((i, leaf) for i, leaf in enumerate(aux_leaves) if not is_array(leaf))
+        return output, [leaf for leaf in aux_leaves if is_array(leaf)]
 
     varied_leaves = [leaves[i] for i in varied]
     traced = program.trace(flat, varied_leaves)
     if scalar:
-        _check_scalar(traced.output)
+        check_scalar(traced.output)
     sites = traced.select(patterns)
 
     def forward(varied_leaves: list[Any], probes: dict[int, Any]) -> Any:
@@ -185,7 +185,7 @@ def _one(output: Any) -> Any:
     return lax.full_like(output, 1, shape=(), sharding=jax.typeof(output).sharding)
 
 
-def _patterns(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
+def name_patterns(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
     if names is None or isinstance(names, str):
         return names if names is None else (names,)
     patterns = tuple(names) if isinstance(names, Iterable) else (names,)
@@ -195,13 +195,13 @@ def _patterns(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return patterns
 
 
-def _varied(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> list[int]:
+def differentiable(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> list[int]:
     """Which of the leaves of `args` are differentiated."""
     chosen = _positions(argnums, len(args))
     varied, i = [], 0
     for j, arg in enumerate(args):
         for leaf in jax.tree.leaves(arg):
-            if j in chosen and _is_array(leaf):
+            if j in chosen and is_array(leaf):
                 if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                     varied.append(i)
                 elif argnums is not None:
@@ -223,7 +223,7 @@ def _positions(argnums: int | Sequence[int] | None, n: int) -> set[int]:
     return {operator.index(position) % n for position in positions}
 
 
-def _is_array(leaf: Any) -> bool:
+def is_array(leaf: Any) -> bool:
     if isinstance(leaf, np.ndarray):
         return leaf.dtype.kind not in "OSUMm" and leaf.dtype != jax.dtypes.float0
     return isinstance(leaf, (jax.Array, np.generic, bool, int, float, complex))
@@ -235,7 +235,7 @@ def _pair(result: Any) -> tuple[Any, Any]:
     return result[0], result[1]
 
 
-def _check_scalar(output: Any) -> None:
+def check_scalar(output: Any) -> None:
     leaves = jax.tree.leaves(output)
     if len(leaves) != 1 or leaves[0] is not output:
         raise OutputError(

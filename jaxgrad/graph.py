@@ -1,0 +1,126 @@
+"""Graph: a computation as named nodes, and edges that carry the local derivatives between them."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jaxgrad.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    r"""One quantity of a computation $y = f(a)$.
+
+    Attributes:
+      name: its name, unique in its graph.
+      kind: "argument", "tag", "operation" or "output".
+      value: the quantity $v$, a NumPy scalar or array.
+      grad: $\bar v = \partial y / \partial v$, of its shape and dtype; None where there is none.
+      note: why there is no gradient, or what else there is to know; "" if nothing.
+      steps: it stands in a loop or a vmap, and holds a value for each step along its first axis.
+    """
+
+    name: str
+    kind: str
+    value: Any
+    grad: Any
+    note: str = ""
+    steps: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    r"""One arrow of a computation, from the quantity $s$ to the quantity $t$ that is computed from it.
+
+    Attributes:
+      source, target: names of the nodes.
+      local: $\partial t / \partial s$ with every other node held fixed, of shape `target.shape + source.shape`; None
+        where it is too large to be kept, or is no array (complex numbers).
+      contribution: $\bar t \, \partial t / \partial s$, what the edge adds to the source's gradient; of its shape.
+      note: why there is no `local`; "" if there is one.
+    """
+
+    source: str
+    target: str
+    local: Any
+    contribution: Any
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes and edges of one computation at one input.
+
+    Attributes:
+      nodes: name -> node, in program order: arguments, intermediates, the output.
+      edges: (source, target) -> edge.
+      output: name of the node that is the output.
+    """
+
+    nodes: Mapping[str, Node]
+    edges: Mapping[tuple[str, str], Edge]
+    output: str
+
+    def node(self, name: str) -> Node:
+        """The node by that name.
+
+        Raises:
+          InputError: there is none; the text names the nearest.
+        """
+        if not isinstance(name, str) or name not in self.nodes:
+            near = difflib.get_close_matches(str(name), self.nodes, n=1, cutoff=0)
+            raise InputError(
+                f"there is no node {name!r}. Did you mean {near[0]!r}? There are: {listed(list(self.nodes))}."
+            )
+        return self.nodes[name]
+
+    @cached_property
+    def out_of(self) -> dict[str, list[Edge]]:
+        """Name of a node -> edges that start there, the last target first: as a gradient meets them."""
+        found: dict[str, list[Edge]] = {name: [] for name in self.nodes}
+        for edge in self.edges.values():
+            found[edge.source].append(edge)
+        place = {name: i for i, name in enumerate(self.nodes)}
+        return {name: sorted(edges, key=lambda edge: -place[edge.target]) for name, edges in found.items()}
+
+    @cached_property
+    def into(self) -> dict[str, list[Edge]]:
+        """Name of a node -> edges that end there."""
+        found: dict[str, list[Edge]] = {name: [] for name in self.nodes}
+        for edge in self.edges.values():
+            found[edge.target].append(edge)
+        return found
+
+    def n_paths(self, name: str) -> int | None:
+        """How many paths lead from a node to the output; None if one of them can go in a circle."""
+        counts: dict[str, int | None] = {}
+        stack = [name]
+        open_: set[str] = set()
+        while stack:
+            at = stack[-1]
+            targets = [edge.target for edge in self.out_of[at]]
+            if at not in open_ and at not in counts:
+                open_.add(at)
+                if at in targets or open_ & set(targets):
+                    return None
+                stack += [target for target in targets if target not in counts]
+                continue
+            stack.pop()
+            if at in open_:
+                open_.discard(at)
+                counts[at] = sum(counts[target] or 0 for target in targets) + (at == self.output)
+        return counts[name]
+
+    def paths(self, name: str) -> list[list[Edge]]:
+        """Every path from a node to the output, each from the output down to the node. None may go in a circle."""
+        found: list[list[Edge]] = [[]] if name == self.output else []
+        for edge in self.out_of[name]:
+            found += [[*path, edge] for path in self.paths(edge.target)]
+        return found
+
+
+def listed(names: list[str], most: int = 12) -> str:
+    """Names for a message, cut off where there are many."""
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -1,0 +1,480 @@
+"""ledger: the chain rule of a function on the page, each local derivative with its number."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
+
+from jaxgrad import program
+from jaxgrad.errors import InputError
+from jaxgrad.graph import Edge, Graph, Node
+from jaxgrad.retain import check_scalar, differentiable, name_patterns
+
+SPLIT = 16  # an argument of up to so many elements is one node an element
+JACOBIAN = 128  # a local derivative is kept between nodes of up to so many elements ...
+_ALL_JACOBIANS = 4_000_000  # ... or fewer, where all of them together would have more elements than this
+_AT_ONCE = 1 << 24  # elements that the pulled-back one-hots of one batch may hold
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    r"""A computation at one input: every node's value and gradient, every edge's local derivative.
+
+    For $y = f(a)$ with named intermediates $v_i$ an edge from $s$ to $t$ carries the local derivative
+    $\partial t / \partial s$, every other node held fixed, and its contribution $\bar t \, \partial t / \partial s$.
+    The contributions of the edges out of a node sum to its gradient: that is the chain rule.
+
+    Attributes:
+      graph: the nodes and edges as plain data.
+    """
+
+    graph: Graph
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Name -> node, in program order: arguments, intermediates, the output."""
+        return self.graph.nodes
+
+    @property
+    def edges(self) -> Mapping[tuple[str, str], Edge]:
+        """(source, target) -> edge."""
+        return self.graph.edges
+
+    @property
+    def output(self) -> str:
+        """Name of the node that is the output."""
+        return self.graph.output
+
+
+def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) -> Callable[..., Ledger]:
+    r"""Transforms `fun` to return its ledger: values, gradients, and every local derivative between them.
+
+    Nodes are the arguments (a scalar has its parameter's name; an array of up to 16 elements is one node an
+    element, `w0, w1, ...` or `w[0,1]`; a larger one is one node), the tags, and the output, which has its tag's name
+    or "output". A function without tags gets one node for each operation of its jaxpr, named after it: `mul[0]`.
+    A tag in `scan` or `vmap` is one node of stacked values; it may have an edge to itself.
+
+    The program is cut at its nodes: $G(a, v) = (t_1, \dots, t_m, y)$ computes every node from those before it, all
+    of them independent, so that its Jacobian holds exactly the local derivatives. They are kept between nodes of
+    up to 128 elements (fewer if there are very many); past that an edge has its contribution, and a note.
+
+    It compiles once for arguments of the same shapes and dtypes; as `jax.jit`, it does not see a change in what
+    `fun` reads from outside. Arguments that are not floating-point are constants of the compiled program.
+
+    Args:
+      fun: pure function of pytrees that returns a real scalar.
+      names: names or globs of the tags that become nodes, None for all: as for `retain_grads`.
+
+    Returns:
+      A function of the same arguments that returns a `Ledger`. Keyword arguments are passed on and are no nodes.
+
+    Raises:
+      InputError: an argument is traced: a ledger is for reading, take it outside of jit, vmap and grad.
+      TagError, OutputError: as `retain_grads`.
+
+    Example:
+      >>> from jaxgrad import neuron
+      >>> found = ledger(neuron.forward)(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+      >>> print(list(found.nodes))
+      ['x0', 'x1', 'w0', 'w1', 'w2', 'z', 'k', 'h', 'f']
+      >>> print(found.edges["h", "f"].local, found.edges["z", "k"].local, found.nodes["w1"].grad)
+      -0.25 -1.0 0.5
+    """
+    patterns = name_patterns(names)
+    plans: dict[Any, _Plan] = {}
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
+    def read(*args: Any, **kwargs: Any) -> Ledger:
+        leaves, structure = tree_flatten((args, kwargs))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            raise InputError(
+                "an argument of a ledger is traced; expected concrete arrays, for a ledger is for reading. Take it "
+                "outside of jit, vmap and grad, or use retain_grads there."
+            )
+        varied = differentiable(args, None)
+        rest = [leaf for i, leaf in enumerate(leaves) if i not in set(varied)]
+        key = (structure, tuple(varied), tuple(_type(leaves[i]) for i in varied), tuple(map(_constant, rest)))
+        if key not in plans:
+            plans[key] = _plan(fun, args, kwargs, varied, patterns)
+        return Ledger(_read(plans[key], [leaves[i] for i in varied]))
+
+    return read
+
+
+def _type(leaf: Any) -> tuple[Any, ...]:
+    return np.shape(leaf), jnp.result_type(leaf), getattr(jax.typeof(leaf), "weak_type", False)
+
+
+def _constant(leaf: Any) -> Any:
+    """What tells a constant of one compiled program from that of another."""
+    if isinstance(leaf, (np.ndarray, np.generic)) or (
+        isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+    ):
+        return np.shape(leaf), str(leaf.dtype), np.asarray(leaf).tobytes()
+    if isinstance(leaf, (bool, int, float, complex, str, bytes)):
+        return type(leaf), repr(leaf)
+    return _ById(leaf)
+
+
+@dataclass(frozen=True, eq=False)
+class _ById:
+    """Any other constant: only itself is the same. It is kept alive, so that its `id` stays its own."""
+
+    leaf: Any
+
+    def __hash__(self) -> int:
+        return id(self.leaf)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and self.leaf is other.leaf
+
+
+class _Source(NamedTuple):
+    """Where edges start: an argument's array, or an intermediate."""
+
+    name: str
+    aval: Any
+    elements: tuple[str, ...]  # names of its elements, where it is split; else empty
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.aval.shape, dtype=int))
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """All that is known before there are numbers; arrays are called by their place in `sources`.
+
+    Attributes:
+      sources: the arguments' arrays, then the intermediates that have a gradient.
+      targets: name of each node that is computed -> its type; the output is the last, or one of the intermediates.
+      sites: every intermediate, with a gradient or without.
+      structure: name of a target -> the sources that it is computed from.
+      small: names of the nodes between which local derivatives are kept.
+      forward: arguments -> output, values, reached, the arguments' and intermediates' gradients, pullback of the cut
+        program.
+      locals: pullback -> source -> one row for each element of each small target.
+      pull: (pullback, gradients of the targets, name of one) -> contribution to each source.
+    """
+
+    sources: tuple[_Source, ...]
+    n_arguments: int
+    targets: dict[str, Any]
+    sites: tuple[program.Site, ...]
+    by_operation: bool
+    output: str
+    structure: dict[str, list[int]]
+    small: set[str]
+    forward: Callable[..., Any]
+    locals: Callable[..., Any]
+    pull: Callable[..., Any]
+
+
+def _plan(
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    varied: list[int],
+    patterns: tuple[str, ...] | None,
+) -> _Plan:
+    leaves, structure = tree_flatten(args)
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+    def flat(*varied_leaves: Any) -> tuple[Any, None]:
+        given = dict(zip(varied, varied_leaves, strict=True))
+        return fun(*tree_unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(leaves)]), **kwargs), None
+
+    varied_leaves = [leaves[i] for i in varied]
+    traced = program.trace(flat, varied_leaves)
+    check_scalar(traced.output)
+    by_operation = patterns is None and not any(site.by_tag for site in traced.sites)
+    sites = traced.operations() if by_operation else traced.select(patterns)
+    probed = [i for i, site in enumerate(sites) if site.note is None]
+    output_site = traced.output_site(sites)
+    taken = [site.name for site in sites]
+    output = sites[output_site].name if output_site is not None else _free("output", taken, "result")
+    arguments = _argument_sources(fun, args, varied, {*taken, output})
+    intermediates = [_Source(sites[i].name, jax.eval_shape(sites[i].present, sites[i].probe()), ()) for i in probed]
+    sources = (*arguments, *intermediates)
+    targets = {source.name: source.aval for source in intermediates}
+    if output_site is None:
+        targets[output] = traced.output
+
+    def probes() -> dict[int, Any]:
+        return {i: sites[i].probe() for i in probed}
+
+    def step(leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
+        result, _, (values, reached) = traced.run(sites, leaves, probes, cut=True)
+        values = {i: site.present(values[i]) for i, site in enumerate(sites)}
+        computed = {sites[i].name: values[i] for i in probed}
+        return computed if output_site is not None else {**computed, output: result}, (result, values, reached)
+
+    def whole(leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
+        return traced.run(sites, leaves, probes)[0]
+
+    def forward(leaves: Sequence[Any]) -> Any:
+        _, pullback, (result, values, reached) = jax.vjp(step, leaves, probes(), has_aux=True)
+        leaf_bars, probe_bars = jax.vjp(whole, leaves, probes())[1](jnp.ones_like(result))
+        grads = [*leaf_bars, *(sites[i].present(probe_bars[i]) for i in probed)]
+        return result, values, reached, grads, pullback
+
+    def pull_back(pullback: Any, cotangents: dict[str, Any]) -> list[Any]:
+        leaf_bars, probe_bars = pullback(cotangents)
+        return [*leaf_bars, *(sites[i].present(probe_bars[i]) for i in probed)]
+
+    def zeros(names: Iterable[str]) -> dict[str, Any]:
+        return {name: jnp.zeros(targets[name].shape, targets[name].dtype) for name in names}
+
+    small = _small(sources, targets)
+    small_targets = [name for name in targets if name in small]
+    n_rows = sum(_size(targets[name]) for name in small_targets)
+    batch = max(1, _AT_ONCE // max([1, *(_size(var.aval) for eqn in traced.jaxpr.eqns for var in eqn.outvars)]))
+
+    def one_row(pullback: Any, row: dict[str, Any]) -> list[Any]:
+        bars = pull_back(pullback, {**zeros(name for name in targets if name not in small), **row})
+        return [bar for bar, source in zip(bars, sources, strict=True) if source.name in small]
+
+    def locals_(pullback: Any) -> list[Any]:
+        rows, start = {}, 0
+        for name in small_targets:
+            aval = targets[name]
+            eye = jnp.eye(n_rows, _size(aval), -start, dtype=aval.dtype)
+            rows[name] = eye.reshape(n_rows, *aval.shape)
+            start += _size(aval)
+        if n_rows <= batch:
+            return jax.vmap(functools.partial(one_row, pullback))(rows)
+        return jax.lax.map(functools.partial(one_row, pullback), rows, batch_size=batch)  # type: ignore[no-any-return]
+
+    def pull(pullback: Any, bars: dict[str, Any], which: Any) -> list[Any]:
+        one = {name: jnp.where(which == i, bars[name], 0) for i, name in enumerate(targets)}
+        return pull_back(pullback, one)
+
+    def links(leaves: Sequence[Any], probes: dict[int, Any], cotangents: list[Any]) -> list[Any]:
+        return pull_back(jax.vjp(step, leaves, probes, has_aux=True)[1], dict(zip(targets, cotangents, strict=True)))
+
+    depends = program.dependence(links, varied_leaves, probes(), list(zeros(targets).values()))
+    first = len(sources)
+    return _Plan(
+        sources=sources,
+        n_arguments=len(arguments),
+        targets=targets,
+        sites=sites,
+        by_operation=by_operation,
+        output=output,
+        structure={name: [s for s, on in enumerate(depends) if first + t in on] for t, name in enumerate(targets)},
+        small=small,
+        forward=jax.jit(forward),
+        locals=jax.jit(locals_),
+        pull=jax.jit(pull),
+    )
+
+
+def _size(aval: Any) -> int:
+    return int(np.prod(aval.shape, dtype=int))
+
+
+def _small(sources: Sequence[_Source], targets: Mapping[str, Any]) -> set[str]:
+    """The nodes between which local derivatives are kept."""
+    avals = {source.name: source.aval for source in sources} | dict(targets)
+    real = {name: _size(aval) for name, aval in avals.items() if not jnp.issubdtype(aval.dtype, jnp.complexfloating)}
+    most = JACOBIAN
+    while True:
+        small = {name for name, size in real.items() if size <= most}
+        rows = sum(real[name] for name in targets if name in small)
+        columns = sum(real[source.name] for source in sources if source.name in small)
+        if rows * columns <= _ALL_JACOBIANS or most == 1:
+            return small
+        most //= 2
+
+
+def _argument_sources(
+    fun: Callable[..., Any], args: tuple[Any, ...], varied: list[int], taken: set[str]
+) -> list[_Source]:
+    """The arguments' arrays, named after their parameters; each name is used once."""
+    parameters = _parameters(fun, len(args))
+    paths = [(parameters[path[0].idx] + keystr(path[1:]), leaf) for path, leaf in tree_flatten_with_path(args)[0]]
+    sources = []
+    for i in varied:
+        name, leaf = paths[i]
+        aval = jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf))
+        split = aval.shape and 0 < _size(aval) <= SPLIT
+        elements = _elements(name, aval.shape, taken) if split else ()
+        name = _free(name, taken, "argument")
+        taken |= {name, *elements}
+        sources.append(_Source(name, aval, elements))
+    return sources
+
+
+def _parameters(fun: Callable[..., Any], n: int) -> list[str]:
+    """Names of the first n positional parameters."""
+    try:
+        found = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):
+        return [f"arg{i}" for i in range(n)]
+    names = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in found if p.kind is p.VAR_POSITIONAL), "arg")
+    return (names + [f"{rest}[{i}]" for i in range(n)])[:n]
+
+
+def _elements(name: str, shape: tuple[int, ...], taken: set[str]) -> tuple[str, ...]:
+    places = list(np.ndindex(*shape))
+    plain = [f"{name}{place[0]}" for place in places]
+    if len(shape) == 1 and name.isidentifier() and not name[-1].isdigit() and not taken & set(plain):
+        return tuple(plain)
+    return tuple(_free(f"{name}[{','.join(map(str, place))}]", taken, "argument") for place in places)
+
+
+def _free(name: str, taken: Iterable[str], kind: str) -> str:
+    return f"{name} ({kind})" if name in taken else name
+
+
+def _read(plan: _Plan, leaves: Sequence[Any]) -> Graph:
+    """The ledger's numbers, by compiled programs, and its graph."""
+    output, values, reached, grads, pullback = plan.forward(leaves)
+    blocks = _blocks(plan, plan.locals(pullback))
+    one = jnp.ones_like(output)
+    intermediates = dict(zip(plan.targets, grads[plan.n_arguments :], strict=False))
+    bars = {name: intermediates.get(name, one) for name in plan.targets}
+    pulled = _pulled(plan, pullback, bars)
+    output, values, reached, grads, bars = jax.device_get((output, values, reached, grads, bars))
+    edges = {}
+    used = _used_elements(plan, pullback, blocks)
+    for target, linked in plan.structure.items():
+        for s in linked:
+            local = blocks.get((s, target))
+            contribution = _contribution(bars[target], local) if local is not None else pulled[target][s]
+            for edge in _edges(plan, s, target, local, np.asarray(contribution), used):
+                edges[edge.source, edge.target] = edge
+    nodes = _nodes(plan, jax.device_get(list(leaves)), grads, values, reached, output)
+    if plan.by_operation:
+        nodes, edges = _on_the_way(plan, nodes, edges)
+    return Graph(nodes, edges, plan.output)
+
+
+def _blocks(plan: _Plan, rows: Sequence[Any]) -> dict[tuple[int, str], Array]:
+    """(source, target) -> local derivative of shape target.shape + source.shape."""
+    small = [s for s, source in enumerate(plan.sources) if source.name in plan.small]
+    arrays = dict(zip(small, jax.device_get(rows), strict=True))
+    blocks, start = {}, 0
+    for target, linked in plan.structure.items():
+        if target in plan.small:
+            shape = plan.targets[target].shape
+            stop = start + _size(plan.targets[target])
+            for s in linked:
+                if s in arrays:
+                    blocks[s, target] = arrays[s][start:stop].reshape(shape + plan.sources[s].aval.shape)
+            start = stop
+    return blocks
+
+
+def _contribution(bar: Array, local: Array) -> Array:
+    """The upstream gradient times the local derivative, summed over the target's elements."""
+    upstream = bar.reshape(bar.shape + (1,) * (local.ndim - bar.ndim))
+    return np.sum(upstream * local, axis=tuple(range(bar.ndim)))  # type: ignore[no-any-return]
+
+
+def _pulled(plan: _Plan, pullback: Any, bars: dict[str, Any]) -> dict[str, dict[int, Any]]:
+    """The contributions of the edges whose local derivative is not kept."""
+    found = {}
+    for i, (target, linked) in enumerate(plan.structure.items()):
+        large = [s for s in linked if target not in plan.small or plan.sources[s].name not in plan.small]
+        if large:
+            all_ = plan.pull(pullback, bars, i)
+            found[target] = {s: all_[s] for s in large}
+    return found
+
+
+def _used_elements(plan: _Plan, pullback: Any, blocks: Mapping[tuple[int, str], Array]) -> dict[tuple[int, str], Array]:
+    """For each split argument, which of its elements a target is computed from.
+
+    The pullback is linear, and its residuals are the numbers in it: with any others in their place, what is still
+    zero is zero by the program's structure, not by the numbers of this input.
+    """
+    split = {s for s, source in enumerate(plan.sources) if source.elements}
+    if all(block.all() for (s, _), block in blocks.items() if s in split):
+        return {}
+    rng = np.random.default_rng(0)
+
+    def other(residual: Any) -> Any:
+        if not jnp.issubdtype(residual.dtype, jnp.floating):
+            return residual
+        return jnp.asarray(rng.uniform(0.5, 1.5, residual.shape), residual.dtype)
+
+    elsewhere = _blocks(plan, plan.locals(jax.tree.map(other, pullback)))
+    return {
+        (s, target): (elsewhere[s, target] != 0) | (block != 0) for (s, target), block in blocks.items() if s in split
+    }
+
+
+def _edges(
+    plan: _Plan,
+    s: int,
+    target: str,
+    local: Array | None,
+    contribution: Array,
+    used: Mapping[tuple[int, str], Array],
+) -> Iterable[Edge]:
+    """The edges from a source, one for each element where it is split."""
+    source, aval = plan.sources[s], plan.targets[target]
+    note = "" if local is not None else _why_no_local(source, aval)
+    if not source.elements:
+        yield Edge(source.name, target, None if local is None else local[()], contribution[()], note)
+        return
+    columns = None if local is None else local.reshape(*aval.shape, source.size)
+    uses = np.ones(source.size, bool)
+    if (s, target) in used:
+        uses = np.any(used[s, target].reshape(-1, source.size), axis=0)
+    for i, name in enumerate(source.elements):
+        if uses.item(i):
+            share = contribution.reshape(-1)[i]
+            yield Edge(name, target, None if columns is None else columns[..., i][()], share, note)
+
+
+def _why_no_local(source: _Source, aval: Any) -> str:
+    if jnp.issubdtype(source.aval.dtype, jnp.complexfloating) or jnp.issubdtype(aval.dtype, jnp.complexfloating):
+        return "complex: the local derivative is no one array; the contribution is pulled back"
+    rows, columns = _size(aval), source.size
+    return f"the local derivative would be {rows} by {columns} and is not kept; the contribution is pulled back"
+
+
+def _nodes(
+    plan: _Plan, leaves: Sequence[Any], grads: Sequence[Any], values: Any, reached: Any, output: Any
+) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
+    for source, value, grad in zip(plan.sources, leaves, grads, strict=False):
+        if not source.elements:
+            nodes[source.name] = Node(source.name, "argument", np.asarray(value, source.aval.dtype)[()], grad[()])
+        for name, v, g in zip(source.elements, np.ravel(value), np.ravel(grad), strict=False):
+            nodes[name] = Node(name, "argument", v, g)
+    bars = {source.name: grad for source, grad in zip(plan.sources, grads, strict=True)}
+    kind = "operation" if plan.by_operation else "tag"
+    for i, site in enumerate(plan.sites):
+        grad = bars[site.name][()] if site.name in bars else None
+        untaken = i in reached and not np.any(reached[i])
+        note = site.note or ("its branch is not taken" if untaken else "")
+        nodes[site.name] = Node(site.name, kind, values[i][()], grad, note, bool(site.nest))
+    if plan.output not in nodes:
+        nodes[plan.output] = Node(plan.output, "output", output[()], np.ones_like(output)[()])
+    return nodes
+
+
+def _on_the_way(
+    plan: _Plan, nodes: dict[str, Node], edges: dict[tuple[str, str], Edge]
+) -> tuple[dict[str, Node], dict[tuple[str, str], Edge]]:
+    """The nodes that the output is computed from, and the arguments: without tags nobody asked for the others."""
+    reaching, open_ = {plan.output}, [plan.output]
+    while open_:
+        at = open_.pop()
+        new = {source for source, target in edges if target == at} - reaching
+        reaching |= new
+        open_ += new
+    kept = {name: node for name, node in nodes.items() if name in reaching or node.kind == "argument"}
+    return kept, {ends: edge for ends, edge in edges.items() if ends[1] in kept and ends[0] in kept}
