@@ -115,9 +115,13 @@ class Graph:
 
     def paths(self, name: str) -> list[list[Edge]]:
         """Every path from a node to the output, each from the output down to the node. None may go in a circle."""
-        found: list[list[Edge]] = [[]] if name == self.output else []
-        for edge in self.out_of[name]:
-            found += [[*path, edge] for path in self.paths(edge.target)]
+        found = []
+        growing: list[tuple[str, list[Edge]]] = [(name, [])]
+        while growing:
+            at, path = growing.pop()
+            if at == self.output:
+                found.append(path)
+            growing += [(edge.target, [edge, *path]) for edge in reversed(self.out_of[at])]
         return found
 
 

@@ -13,6 +13,8 @@ from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unf
 
 from jaxgrad import program
 from jaxgrad.errors import InputError
+from jaxgrad.explain import explain
+from jaxgrad.grade import Answer, Grade, grade
 from jaxgrad.graph import Edge, Graph, Node
 from jaxgrad.retain import check_scalar, differentiable, name_patterns
 
@@ -34,9 +36,11 @@ class Ledger:
 
     Attributes:
       graph: the nodes and edges as plain data.
+      elsewhere: makes the graph of the same function at a nearby input.
     """
 
     graph: Graph
+    elsewhere: Callable[[], Graph]
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -52,6 +56,59 @@ class Ledger:
     def output(self) -> str:
         """Name of the node that is the output."""
         return self.graph.output
+
+    def explain(self, name: str, *, style: str = "plain") -> str:
+        r"""The chain rule of one node's gradient, in symbols and in numbers.
+
+        Every path to the output and their sum. Where a node feeds itself (a scan), or more than 8 paths lead to the
+        output, it is one step: the gradients of the nodes that are computed from it, times the local derivatives.
+        Every factor holds the other nodes fixed.
+
+        Args:
+          name: the node.
+          style: "plain", "unicode" or "latex" (what goes inside an `align*`).
+
+        Returns:
+          Text of one or more lines.
+
+        Raises:
+          InputError: there is no such node, or no such style.
+
+        Example:
+          >>> from jaxgrad import neuron
+          >>> found = ledger(neuron.forward)(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+          >>> print(found.explain("w1"))
+          df/dw1 = df/dh * dh/dk * dk/dz * dz/dw1 = -0.25 * 1 * -1 * 2 = 0.5
+        """
+        return explain(self.graph, name, style=style)
+
+    def grade(self, answers: Mapping[tuple[str, str], Answer], *, rtol: float | None = None) -> Grade:
+        r"""Marks a learner's local derivatives.
+
+        An answer is a number, or a function whose parameters name nodes (`lambda z: ...`, `lambda h, k: ...`; a
+        single parameter of any other name is the source). A function that is right here is tried at a nearby input
+        too, where a factor that is 1 here is no longer 1.
+
+        Args:
+          answers: (source, target) -> local derivative $\partial t / \partial s$.
+          rtol: relative error that still counts as right; None for 1e-3 for numbers, the square root of the
+            dtype's epsilon for functions.
+
+        Returns:
+          A `Grade`: `ok`, `wrong`, `marks`; printed, it names the wrong factors and, where one fits, the mistake.
+
+        Raises:
+          InputError: there is no such edge, or the answer is no number of its shape.
+
+        Example:
+          >>> from jaxgrad import neuron
+          >>> found = ledger(neuron.forward)(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+          >>> print(found.grade({("z", "k"): lambda z: jnp.exp(-z), ("h", "f"): lambda h: -1 / h**2}))
+          dk/dz = 1 is wrong, it is -1: a minus is missing
+          df/dh = -0.25: right
+          1 of 2 factors are right.
+        """
+        return grade(self.graph, answers, self.elsewhere, rtol=rtol)
 
 
 def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) -> Callable[..., Ledger]:
@@ -104,9 +161,18 @@ def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) ->
         key = (structure, tuple(varied), tuple(_type(leaves[i]) for i in varied), tuple(map(_constant, rest)))
         if key not in plans:
             plans[key] = _plan(fun, args, kwargs, varied, patterns)
-        return Ledger(_read(plans[key], [leaves[i] for i in varied]))
+        plan, varied_leaves = plans[key], [leaves[i] for i in varied]
+        return Ledger(_read(plan, varied_leaves), lambda: _read(plan, [_nearby(leaf) for leaf in varied_leaves]))
 
     return read
+
+
+def _nearby(leaf: Any) -> Any:
+    """An input at which nothing is 0, 1 or equal to another by chance."""
+    rng = np.random.default_rng(1)
+    array = np.asarray(leaf)
+    moved = array * rng.uniform(0.75, 0.95, array.shape) + rng.uniform(0.05, 0.15, array.shape)
+    return jnp.asarray(moved, jnp.result_type(leaf))
 
 
 def _type(leaf: Any) -> tuple[Any, ...]:

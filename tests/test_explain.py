@@ -1,0 +1,164 @@
+"""The chain rule in words: its symbols, its numbers, and what it says where there are too many paths."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxgrad import InputError, ledger, neuron, tag
+
+X, W = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
+
+
+@pytest.fixture(scope="module")
+def of_neuron():
+    return ledger(neuron.forward)(X, W)
+
+
+@pytest.fixture(scope="module")
+def forked():
+    def fun(x, m):
+        a = tag(x * x, "a")
+        b, c = tag(3 * a, "b"), tag(4 * a, "c")
+        return tag(b * c + x + 0 * jnp.sum(jnp.floor(m)), "y")
+
+    return ledger(fun)(2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("w0", "-0.25 * 1 * -1 * 1 = 0.25"),
+        ("w1", "-0.25 * 1 * -1 * 2 = 0.5"),
+        ("w2", "-0.25 * 1 * -1 * 1 = 0.25"),
+        ("x0", "-0.25 * 1 * -1 * 0.5 = 0.125"),
+        ("x1", "-0.25 * 1 * -1 * -0.3 = -0.075"),
+    ],
+)
+def test_the_documents_lines(of_neuron, name, numbers):
+    assert of_neuron.explain(name) == f"df/d{name} = df/dh * dh/dk * dk/dz * dz/d{name} = {numbers}"
+
+
+def test_one_factor_and_none(of_neuron):
+    assert of_neuron.explain("h") == "df/dh = -0.25"
+    assert of_neuron.explain("f") == "df/df = 1"
+
+
+def test_unicode_and_latex(of_neuron):
+    assert of_neuron.explain("w0", style="unicode") == (
+        "df/dw0 = ∂f/∂h · ∂h/∂k · ∂k/∂z · ∂z/∂w0 = -0.25 · 1 · -1 · 1 = 0.25"
+    )
+    latex = of_neuron.explain("w0", style="latex")
+    assert latex.startswith(r"\frac{\mathrm{d} f}{\mathrm{d} w_{0}} &= \frac{\partial f}{\partial h} \cdot ")
+    assert latex.endswith(r" = -0.25 \cdot 1 \cdot \left(-1\right) \cdot 1 = 0.25")
+
+
+def test_latex_has_balanced_braces_and_escapes_names():
+    found = ledger(lambda x: tag(x * 1e-9, "a_b%") + tag(x * 2, "c") * 3)(2.0)
+    for name in found.nodes:
+        text = found.explain(name, style="latex")
+        assert text.replace(r"\{", "").count("{") == text.replace(r"\}", "").count("}")
+        assert not re.search(r"(?<!\\)%", text)
+    assert r"10^{-9}" in found.explain("x", style="latex")
+    assert r"\mathrm{a\_b\%}" in found.explain("x", style="latex")
+
+
+def test_every_path_and_their_sum(forked):
+    assert forked.explain("x").splitlines() == [
+        "dy/dx = dy/dx + dy/dc * dc/da * da/dx + dy/db * db/da * da/dx",
+        "  through no node in between: 1",
+        "  through c, a: 12 * 4 * 4 = 192",
+        "  through b, a: 16 * 3 * 4 = 192",
+        "  sum: 1 + 192 + 192 = 385",
+        "Each factor on the right holds every other node fixed.",
+    ]
+
+
+def test_what_does_not_reach_the_output_says_so():
+    found = ledger(lambda x, u: (tag(u * 2, "dead"), tag(x, "y"))[1])(1.0, 2.0)
+    assert found.explain("u") == "dy/du = 0\nu does not reach y"
+    assert found.explain("dead") == "dead has no gradient: does not reach the output"
+
+
+def test_matrices_are_multiplied_from_the_output_down():
+    m = jnp.arange(6.0).reshape(2, 3)
+    found = ledger(lambda v: tag(jnp.sum(tag(m @ tag(v * v, "q"), "u") ** 2), "y"))(jnp.ones(3))
+    assert found.explain("v0") == (
+        "dy/dv0 = dy/du @ du/dq @ dq/dv0 = [6 24] @ [[0 1 2] [3 4 5]] @ [2 0 0] = 144"
+    )  # fmt: skip
+
+
+def test_a_node_that_feeds_itself_is_explained_by_one_step():
+    def step(h, x):
+        h = tag(0.5 * h + x, "h")
+        return h, None
+
+    found = ledger(lambda xs: lax.scan(step, 1.0, xs)[0])(jnp.arange(3.0))
+    assert found.explain("xs1").splitlines() == [
+        "From xs1 on, a node feeds itself from step to step: one step of the chain rule, not every path.",
+        "doutput/dxs1 = doutput/dh @ dh/dxs1",
+        "  through h: [0.25 0.5 1] @ [0 1 0] = 0.5",
+        "  sum: 0.5",
+    ]
+
+
+def ladder(n):
+    def fun(x):
+        for i in range(n):
+            y = tag(jnp.sin(x), f"y{i}")
+            x = tag(x * 0.5 + y, f"x{i}")
+        return x
+
+    return ledger(fun)(0.1)
+
+
+def test_too_many_paths_are_counted_and_not_written():
+    found = ladder(60)
+    first, *rest = found.explain("x").splitlines()
+    assert first == f"{2**60:,} paths lead from x to x59: one step of the chain rule, not every path."
+    assert rest[0] == "dx59/dx = dx59/dx0 * dx0/dx + dx59/dy0 * dy0/dx"
+    assert len(rest) == 4
+    assert len(found.explain("x56").splitlines()) == 1 + 8 + 2
+
+
+def test_a_long_path_is_cut_in_the_middle():
+    def fun(x):
+        for i in range(1200):
+            x = tag(x * 1.0, f"a{i}")
+        return x
+
+    found = ledger(fun, names=[f"a{i}" for i in range(0, 1200, 40)])(1.0)
+    text = found.explain("x")
+    assert " * ... (25 more) * " in text
+    assert len(text) < 300
+
+
+def test_a_derivative_that_is_not_kept_is_explained_by_its_contribution():
+    w = jnp.ones((30, 30))
+    found = ledger(lambda w, x: tag(jnp.sum(tag(w @ x, "h")), "y"))(w, jnp.full(30, 2.0))
+    assert found.explain("w").splitlines() == [
+        "A local derivative between w and y is not kept: one step of the chain rule.",
+        "dy/dw = dy/dh @ dh/dw",
+        "  through h: (30 values, 1 to 1) @ (not kept) = (30x30, 2 to 2)",
+        "  sum: (30x30, 2 to 2)",
+    ]
+
+
+def test_the_products_are_the_contributions(forked):
+    shares = [float(edge.contribution) for edge in forked.edges.values() if edge.source == "a"]
+    lines = forked.explain("a").splitlines()[1:-2]
+    assert sorted(float(line.rsplit(" = ", 1)[1]) for line in lines) == sorted(shares) == [48, 48]
+
+
+def test_unknown_names_and_styles(of_neuron):
+    with pytest.raises(InputError, match=r"there is no node 'w3'. Did you mean 'w2'\?"):
+        of_neuron.explain("w3")
+    with pytest.raises(InputError, match=r"`style` is 'html'; expected one of 'plain', 'unicode', 'latex'."):
+        of_neuron.explain("w2", style="html")
+
+
+def test_numbers_are_four_digits():
+    assert "0.3333" in ledger(lambda x: tag(x / 3, "y"))(1.0).explain("x")
+    assert np.float32(1 / 3) == ledger(lambda x: tag(x / 3, "y"))(1.0).edges["x", "y"].local
