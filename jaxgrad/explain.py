@@ -1,6 +1,8 @@
 """The chain rule of one node in words: in symbols and in numbers, path by path."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from jaxgrad.graph import Edge, Graph
 MOST_PATHS = 8
 MOST_FACTORS = 12
 MOST_ELEMENTS = 6
+_MOST_NODES = 200
 
 
 class _Style(NamedTuple):
@@ -125,8 +128,12 @@ def _one_step(graph: Graph, name: str, writer: "_Writer") -> list[str]:
 def _product(path: Sequence[Edge]) -> Any:
     """The local derivatives along a path multiplied, from the output down."""
     product = path[0].local
-    for edge in path[1:]:
-        product = np.tensordot(product, edge.local, axes=np.ndim(product)) if np.ndim(product) else product * edge.local
+    with np.errstate(all="ignore"):
+        for edge in path[1:]:
+            times: Callable[..., Any] = (
+                np.multiply if np.ndim(product) == 0 else partial(np.tensordot, axes=np.ndim(product))
+            )
+            product = times(product, edge.local)
     return product
 
 
@@ -208,6 +215,8 @@ class _Writer:
 
 def number(value: Any) -> str:
     """A number to four digits; a small array's elements, a large one's shape and extent."""
+    if value is None:
+        return "(none)"
     array = np.asarray(value)
     if array.ndim == 0:
         return _digits(array[()])
@@ -235,3 +244,45 @@ def _exponent(text: str) -> str:
 def _escaped(text: str) -> str:
     specials = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(specials.get(c, "\\" + c if c in "_#$%&{}" else c) for c in text)
+
+
+def summary(graph: Graph, *, width: int = 80) -> str:
+    """A graph as a table of its nodes, and the chain rule of its arguments, to print.
+
+    Args:
+      graph: values, gradients and local derivatives.
+      width: columns that it may take; only a name or number that is longer goes past them.
+
+    Returns:
+      Text of several lines, in ASCII but for the nodes' own names.
+    """
+    shown = list(graph.nodes.values())[:_MOST_NODES]
+    rows = [(node.name, number(node.value), "none" if node.grad is None else number(node.grad)) for node in shown]
+    heads = ("node", "value", f"d{graph.output}/dnode")
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(3)]
+    start = sum(widths) + 6
+    lines = ["  ".join(f"{head:<{w}}" for head, w in zip(heads, widths, strict=True)) + "  local derivatives"]
+    for node, row in zip(shown, rows, strict=True):
+        factors = [f"d{e.target}/d{e.source} = {number(e.local)}" for e in graph.into[node.name] if e.local is not None]
+        words = ", ".join(factor.replace(" ", "\0") for factor in factors[:MOST_FACTORS])
+        words += f", ... ({len(factors)} in all)" if len(factors) > MOST_FACTORS else ""
+        first, *more = _wrapped(" ".join(filter(None, [words, node.note])), max(24, width - start)) or [""]
+        cells = "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True))
+        lines += [f"{cells}  {first}".rstrip(), *(" " * start + line for line in more)]
+    if len(graph.nodes) > len(shown):
+        lines.append(f"... and {len(graph.nodes) - len(shown)} more nodes.")
+    arguments = [node.name for node in graph.nodes.values() if node.kind == "argument"]
+    lines += ["", "The chain rule"]
+    for name in arguments[:MOST_FACTORS]:
+        for line in explain(graph, name).splitlines():
+            indent = " " * (len(line) - len(line.lstrip()))
+            wrapped = _wrapped(line.strip(), width - len(indent) - 4)
+            lines += [indent + part if i == 0 else f"{indent}    {part}" for i, part in enumerate(wrapped)]
+    if len(arguments) > MOST_FACTORS:
+        lines.append(f"... and {len(arguments) - MOST_FACTORS} more arguments.")
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = textwrap.wrap(text.replace("= ", "=\0"), width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\0", " ") for line in lines]

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-from jaxgrad import program
+from jaxgrad import draw, program
 from jaxgrad.errors import InputError
-from jaxgrad.explain import explain
+from jaxgrad.explain import explain, summary
 from jaxgrad.grade import Answer, Grade, grade
 from jaxgrad.graph import Edge, Graph, Node
 from jaxgrad.retain import check_scalar, differentiable, name_patterns
@@ -57,6 +58,9 @@ class Ledger:
         """Name of the node that is the output."""
         return self.graph.output
 
+    def __str__(self) -> str:
+        return summary(self.graph)
+
     def explain(self, name: str, *, style: str = "plain") -> str:
         r"""The chain rule of one node's gradient, in symbols and in numbers.
 
@@ -81,6 +85,25 @@ class Ledger:
           df/dw1 = df/dh * dh/dk * dk/dz * dz/dw1 = -0.25 * 1 * -1 * 2 = 0.5
         """
         return explain(self.graph, name, style=style)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Draws it into a file, in the format of its ending; whole or not at all.
+
+        Args:
+          path: .svg and .html are in light or dark as their viewer is; .png needs matplotlib
+            (`pip install 'jaxgrad[draw]'`); .dot and .mmd (Mermaid) are text for other tools to draw; .json has every
+            number in full. In .svg, .png and .html, of more than 40 nodes those in the middle are one box.
+
+        Raises:
+          InputError: any other ending, or the file cannot be written.
+        """
+        draw.save(self.graph, path)
+
+    def _repr_svg_(self) -> str:
+        return draw.svg(self.graph)
+
+    def _repr_html_(self) -> str:
+        return draw.svg(self.graph)
 
     def grade(self, answers: Mapping[tuple[str, str], Answer], *, rtol: float | None = None) -> Grade:
         r"""Marks a learner's local derivatives.
@@ -444,7 +467,8 @@ def _blocks(plan: _Plan, rows: Sequence[Any]) -> dict[tuple[int, str], Array]:
 def _contribution(bar: Array, local: Array) -> Array:
     """The upstream gradient times the local derivative, summed over the target's elements."""
     upstream = bar.reshape(bar.shape + (1,) * (local.ndim - bar.ndim))
-    return np.sum(upstream * local, axis=tuple(range(bar.ndim)))  # type: ignore[no-any-return]
+    with np.errstate(all="ignore"):  # 0 times infinity is what the chain rule says there
+        return np.sum(upstream * local, axis=tuple(range(bar.ndim)))  # type: ignore[no-any-return]
 
 
 def _pulled(plan: _Plan, pullback: Any, bars: dict[str, Any]) -> dict[str, dict[int, Any]]:

@@ -162,3 +162,32 @@ def test_unknown_names_and_styles(of_neuron):
 def test_numbers_are_four_digits():
     assert "0.3333" in ledger(lambda x: tag(x / 3, "y"))(1.0).explain("x")
     assert np.float32(1 / 3) == ledger(lambda x: tag(x / 3, "y"))(1.0).edges["x", "y"].local
+
+
+# The summary, to print
+
+
+def test_the_summary_fits_80_columns_in_ascii(of_neuron):
+    text = str(of_neuron)
+    assert text.isascii()
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_the_summary_shows_every_node_local_derivative_and_chain_rule(of_neuron):
+    text = " ".join(str(of_neuron).split())
+    assert "z -2.235e-08 0.25 dz/dx0 = 0.5, dz/dx1 = -0.3, dz/dw0 = 1, dz/dw1 = 2, dz/dw2 = 1 k 1 -0.25" in text
+    for name in ("x0", "x1", "w0", "w1", "w2"):
+        assert of_neuron.explain(name) in text
+
+
+def test_the_summary_of_many_nodes_is_cut_and_says_so():
+    def fun(x):
+        for i in range(210):
+            x = tag(x * 1.0, f"a{i}")
+        return x
+
+    lines = str(ledger(fun)(jnp.ones(()))).splitlines()
+    assert "... and 11 more nodes." in lines
+    assert len(lines) < 220
+    assert max(len(line) for line in lines) <= 80
