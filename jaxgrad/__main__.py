@@ -7,19 +7,24 @@ import sys
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 
-from jaxgrad import __version__, report
+from jaxgrad import __version__, neuron, report
 from jaxgrad.check import check
-from jaxgrad.errors import JaxgradError
+from jaxgrad.errors import InputError, JaxgradError
+from jaxgrad.ledger import ledger
 from jaxgrad.reference import load
 
 AGREE, DIFFER, CANNOT, INTERRUPTED = 0, 1, 2, 130
+DONE = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status: 0 agree, 1 differ, 2 cannot, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(_with_values(sys.argv[1:] if argv is None else argv))
     try:
+        if arguments.command == "explain":
+            return _explain(arguments.x, arguments.w, arguments.output)
         return _report(arguments.table, as_json=arguments.json)
     except JaxgradError as error:
         return _cannot(str(error))
@@ -44,7 +49,45 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", metavar="FILE", help="a table in TOML (default: the document's 25 numbers)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--version", action="version", version=f"jaxgrad {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    explain = commands.add_parser(
+        "explain",
+        help="write out the chain rule of the neuron at one input",
+        description="Writes out the neuron's chain rule at one input: values, gradients and local derivatives.",
+        epilog="Exit status: 0 done, 2 it cannot be done.",
+    )
+    explain.add_argument("-x", metavar="NUMBERS", required=True, help="inputs, as 1,2")
+    explain.add_argument("-w", metavar="NUMBERS", required=True, help="weights, the bias last, as 0.5,-0.3,0.1")
+    explain.add_argument("-o", "--output", metavar="FILE", help="draw it too: .svg .png .dot .mmd .html or .json")
     return parser
+
+
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """The arguments with `-w -1,2` as `-w-1,2`: argparse would take the numbers for an option."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] in ("-x", "-w") and argument[:1] == "-" and argument[1:2] in set("0123456789.in"):
+            joined[-1] += argument
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _explain(x: str, w: str, path: str | None) -> int:
+    found = ledger(neuron.forward)(_numbers("-x", x), _numbers("-w", w))
+    written = ""
+    if path is not None:
+        found.save(path)
+        written = f"\n\nWrote {path}."
+    _write(f"{report.formulas(len(x.split(',')))}\n\n{found}{written}")
+    return DONE
+
+
+def _numbers(option: str, text: str) -> jax.Array:
+    try:
+        return jnp.array([float(number) for number in text.split(",")], jnp.float32)
+    except ValueError:
+        raise InputError(f'{option} is "{text}"; expected numbers with commas between them, as 1,2.') from None
 
 
 def _report(path: str | None, *, as_json: bool) -> int:

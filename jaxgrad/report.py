@@ -79,13 +79,18 @@ def _heading(check: Check) -> list[str]:
     return [
         check.table.title,
         "=" * WIDTH,
-        f"z = {_linear_part(len(check.table.x))}     k = exp(-z)     h = 1 + k     f = 1/h",
+        formulas(len(check.table.x)),
         f"x = {_vector(check.table.x)}   w = {_vector(check.table.w)}   {check.table.dtype}",
         "",
         "Each printed number stands beside what is computed here, and how many ULP (steps",
         "of the last binary digit) each route is away from it: hand, the chain rule",
         "multiplied out; grad, vjp and jvp, JAX's own; retain, jaxgrad's retain_grads.",
     ]
+
+
+def formulas(n: int) -> str:
+    """The neuron of n inputs in the document's notation, in one line."""
+    return f"z = {_linear_part(n)}     k = exp(-z)     h = 1 + k     f = 1/h"
 
 
 def _linear_part(n: int) -> str:

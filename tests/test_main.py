@@ -199,3 +199,68 @@ def test_the_process_runs_without_a_standard_output():
     process = subprocess.Popen(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE)
     status, _, _ = finish(process)
     assert status == 0
+
+
+# explain
+
+EXPLAIN = ("explain", "-x", "1,2", "-w", "0.5,-0.3,0.1")
+
+
+def test_explain_prints_the_chain_rule_of_the_document():
+    status, out, err = run(*EXPLAIN)
+    assert (status, err) == (0, "")
+    assert out.startswith("z = w0*x0 + w1*x1 + w2     k = exp(-z)     h = 1 + k     f = 1/h\n")
+    assert "df/dw0 = df/dh * dh/dk * dk/dz * dz/dw0 = -0.25 * 1 * -1 * 1 = 0.25\n" in out
+    assert "df/dx1 = df/dh * dh/dk * dk/dz * dz/dx1 = -0.25 * 1 * -1 * -0.3 = -0.075\n" in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert out.isascii()
+
+
+@pytest.mark.parametrize("argv", [("-w", "-1,.5"), ("-w=-1,.5",), ("-w-1,.5",), ("-w", "-1e0, 0.5")])
+def test_explain_takes_numbers_that_start_with_a_minus(argv):
+    status, out, _ = run("explain", "-x", "-2", *argv)
+    assert status == 0
+    assert " * -2 = " in " ".join(out.split())
+
+
+@pytest.mark.parametrize("ending", ["svg", "dot", "mmd", "html", "json"])
+def test_explain_draws_into_a_file(ending, tmp_path):
+    path = tmp_path / f"graph.{ending}"
+    status, out, err = run(*EXPLAIN, "-o", str(path))
+    assert (status, err) == (0, "")
+    assert out.endswith(f"\n\nWrote {path}.\n")
+    assert "-0.25" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (("explain", "-x", "1,q", "-w", "1,2"), '-x is "1,q"; expected numbers with commas between them, as 1,2.'),
+        (("explain", "-x", "", "-w", "1,2"), '-x is ""; expected numbers with commas'),
+        (("explain", "-x", "1,2", "-w", "1,2"), "expected w of shape (3,)"),
+        ((*EXPLAIN, "-o", "graph.gif"), 'graph.gif ends in ".gif"; expected a path that ends in .svg, .png'),
+        ((*EXPLAIN, "-o", "/none/graph.svg"), "/none/graph.svg cannot be written: No such file or directory"),
+    ],
+)
+def test_explain_that_cannot_be_done_ends_in_2_with_one_line(argv, text):
+    status, out, err = run(*argv)
+    assert (status, out) == (2, "")
+    assert err.startswith("jaxgrad: ")
+    assert text in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "status"), [(["explain"], 2), (["explain", "--help"], 0), (["explain", "-x"], 2), (["nope"], 2)]
+)
+def test_options_of_explain_end_as_options_do(argv, status, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == status
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+def test_numbers_that_overflow_are_explained_all_the_same():
+    status, out, _ = run("explain", "-x", "100", "-w", "-1,0")
+    assert status == 0
+    assert "nan" in out or "inf" in out
