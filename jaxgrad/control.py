@@ -180,13 +180,21 @@ def _all(reached: dict[int, Any], values: dict[int, Any], *, hit: bool) -> dict[
 
 
 def _zeros(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
+    return jax.tree.map(jnp.zeros_like, tree)  # like it too in the mesh axes along which it varies
+
+
+def varying(aval: Any) -> frozenset[str]:
+    """The mesh axes along which a value in a shard_map differs from shard to shard."""
+    return frozenset(aval.vma if hasattr(aval, "vma") else aval.manual_axis_type.varying)
+
+
+def manual(eqn: Eqn) -> frozenset[str]:
+    """The mesh axes that an operation makes manual in its bodies."""
+    return frozenset(eqn.params["newly_manual_axes"]) if eqn.primitive.name == "shard_map" else frozenset()
 
 
 def _shard_axes(eqn: Eqn, aval: Any) -> tuple[str, ...]:
-    """The mesh axes of a shard_map along which a value in it differs from shard to shard."""
-    varying = aval.vma if hasattr(aval, "vma") else aval.manual_axis_type.varying
-    return tuple(axis for axis in eqn.params["mesh"].axis_names if axis in varying & eqn.params["newly_manual_axes"])
+    return tuple(axis for axis in eqn.params["mesh"].axis_names if axis in varying(aval) & manual(eqn))
 
 
 def _shards(eqn: Eqn, aval: Any) -> tuple[int, ...]:

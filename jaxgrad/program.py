@@ -19,10 +19,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import Literal, jaxprs_in_params
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxgrad.control import CONTROLS, Body, Eqn, Flow, Found, Live, Probes, unsupported
+from jaxgrad.control import CONTROLS, Body, Eqn, Flow, Found, Live, Probes, manual, unsupported, varying
 from jaxgrad.errors import TagError
 from jaxgrad.tags import tag_p
 
@@ -44,6 +45,7 @@ class Site:
       aval: type of the value where it stands.
       lead: axes that the value gains on its way out: one for each scan, and for each shard_map it varies in.
       axes: axes that vmap has added to the value where it stands, outermost first.
+      manual: mesh axes that shard_maps of the program around it make manual.
       nest: what it stands in, outermost first: "lead" for each axis of `lead`, "vmap" for each vmap.
       in_branch: is it unsure whether it is reached?
       in_while: is it in a while_loop?
@@ -60,6 +62,7 @@ class Site:
     result: int = 0
     lead: tuple[int, ...] = ()
     axes: tuple[int, ...] = ()
+    manual: frozenset[str] = frozenset()
     nest: tuple[str, ...] = ()
     in_branch: bool = False
     in_while: bool = False
@@ -83,11 +86,17 @@ class Site:
         return None
 
     def probe(self) -> jax.Array:
-        """Zeros like the stacked value, sharded as it is where the mesh makes shardings part of the type."""
+        """Zeros like the stacked value, sharded as it is where the mesh makes shardings part of the type.
+
+        Where the program runs in a shard_map, they vary over its shards as the value does: a probe that is one for
+        all shards would have the sum of their gradients.
+        """
         sharding = self.aval.sharding
         shape = self.lead + self.aval.shape
         if set(sharding.mesh.axis_types) != {AxisType.Explicit}:
-            return jnp.zeros(shape, self.aval.dtype)
+            zeros = jnp.zeros(shape, self.aval.dtype)
+            around = tuple(varying(self.aval) - self.manual)
+            return lax.pcast(zeros, around, to="varying") if around else zeros
         spec = PartitionSpec(*[None] * len(self.lead), *sharding.spec)
         return jnp.zeros(shape, self.aval.dtype, out_sharding=NamedSharding(sharding.mesh, spec))
 
@@ -186,7 +195,7 @@ class Program:
             for depth in range(1, len(site.path) + 1, 2):
                 inside.setdefault(site.path[:depth], {})[i] = site
         results, found = _run(self.jaxpr, self.consts, leaves, probes, (), inside, _cut if cut else _probed)
-        output, aux = jax.tree.unflatten(jax.tree.structure((self.output, self.aux)), results)
+        output, aux = jax.tree.unflatten(jax.tree.structure((self.output, self.aux)), map(_array, results))
         return output, aux, found
 
 
@@ -239,6 +248,7 @@ def _find(jaxpr: Any, path: Path, around: Site, *, in_shard_map: bool) -> Iterat
                 unsupported=around.unsupported or unsupported(eqn, j, in_shard_map=in_shard_map),
                 in_branch=around.in_branch or (name in CONTROLS and CONTROLS[name].branches),
                 in_while=around.in_while or name == "while",
+                manual=around.manual | manual(eqn),
             )
             for site in _find(_opened(body)[0], (*here, j), within, in_shard_map=in_shard_map or name == "shard_map"):
                 lead = CONTROLS[name].lead(eqn, site.aval) if name in CONTROLS else ()
@@ -457,7 +467,7 @@ def _run(
         else:
             results = list(_bind(eqn, operands))
             for site, at in sites.items():
-                values[site] = results[at.result]
+                values[site] = _array(results[at.result])
                 if site in probes:
                     results[at.result] = join(values[site], probes[site])
         env.update(zip(eqn.outvars, results, strict=True))
@@ -476,6 +486,11 @@ def _rebuilt(eqn: Eqn, here: Path, inside: dict[Path, dict[int, Site]], join: Jo
 
 def _read(env: dict[Any, Any], atom: Any) -> Any:
     return atom.val if isinstance(atom, Literal) else env[atom]
+
+
+def _array(result: Any) -> Any:
+    """A literal of the program as an array; any other result as it is."""
+    return result if isinstance(result, jax.Array) else jnp.asarray(result)
 
 
 def _bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:

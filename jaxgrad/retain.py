@@ -149,7 +149,7 @@ def _retain(
         static_aux.update((i, leaf) for i, leaf in enumerate(aux_leaves) if not is_array(leaf))
         return output, [leaf for leaf in aux_leaves if is_array(leaf)]
 
-    varied_leaves = [leaves[i] for i in varied]
+    varied_leaves = [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in (leaves[i] for i in varied)]
     traced = program.trace(flat, varied_leaves)
     if scalar:
         check_scalar(traced.output)

@@ -46,14 +46,60 @@ def test_a_tag_in_a_while_loop_whose_rows_end_unevenly_is_an_error_inside_the_vm
     np.testing.assert_array_equal(record.reached["s"], [True, True, False])
 
 
-def test_the_cotangent_is_not_committed_to_the_devices_of_the_output():
+ROWS = jnp.arange(1.0, 5.0)
+
+
+@pytest.fixture
+def mesh():
+    return jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def test_the_cotangent_is_not_committed_to_the_devices_of_the_output(mesh):
     # as jax.grad does it; a jit with out_shardings inside would refuse a cotangent that is committed elsewhere
-    mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    rows = jax.sharding.NamedSharding(mesh, jax.P("rows"))
     sine = jax.jit(lambda x: tag(jnp.sin(x), "s"), in_shardings=rows, out_shardings=rows)
-    record = retain_grads(lambda x: jnp.sum(sine(x)))(X)
-    np.testing.assert_array_equal(record.grads["s"], jnp.ones(3))
-    np.testing.assert_allclose(record.arg_grads[0], jnp.cos(X), rtol=1e-6)  # float32, one cosine
+    record = retain_grads(lambda x: jnp.sum(sine(x)))(ROWS)
+    np.testing.assert_array_equal(record.grads["s"], jnp.ones(4))
+    np.testing.assert_allclose(record.arg_grads[0], jnp.cos(ROWS), rtol=1e-6)  # float32, one cosine
+
+
+SHARD_LOSSES = {
+    "its own loss": lambda s: jnp.sum(s**2),
+    "the sum of all": lambda s: lax.psum(jnp.sum(s**2), "rows"),
+    "in a scan": lambda s: lax.scan(lambda c, a: (c + tag(a, "a") ** 2, None), s[0] * 0, s)[0],
+    "in a cond": lambda s: lax.cond(
+        s[0] > 0, lambda s: jnp.sum(tag(s, "a") ** 2), lambda s: jnp.sum(tag(s, "b") ** 2), s
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("loss", SHARD_LOSSES)
+def test_each_shard_that_retains_gradients_has_its_own(loss, transform, mesh):
+    def s_bar(x):
+        return retain_grads(lambda x: SHARD_LOSSES[loss](tag(jnp.sin(x), "s")))(x).grads["s"]
+
+    sharded = transform(jax.shard_map(s_bar, mesh=mesh, in_specs=jax.P("rows"), out_specs=jax.P("rows")))
+    np.testing.assert_allclose(sharded(ROWS), 2 * jnp.sin(ROWS), rtol=1e-6)  # float32, one sine
+
+
+def test_a_shard_reports_its_own_branch_and_its_own_last_value(mesh):
+    def record(x):
+        taken = lambda x: lax.cond(x[0] > 2, lambda x: tag(x * x, "q"), lambda x: 3 * tag(x, "r"), x)  # noqa: E731
+        counted = lambda x: lax.fori_loop(0, jnp.int32(2), lambda _, x: tag(2 * x, "w"), lax.stop_gradient(x))  # noqa: E731
+        record = retain_grads(lambda x: jnp.sum(taken(x) + counted(x)))(x)
+        return record.values["q"], record.grads["r"], record.reached["q"][None], record.values["w"]
+
+    parts = jax.shard_map(record, mesh=mesh, in_specs=jax.P("rows"), out_specs=jax.P("rows"))(ROWS)
+    for got, want in zip(parts, ([0, 0, 9, 16], [3, 3, 0, 0], [False, True], 4 * ROWS), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_numbers_come_back_as_arrays(transform):
+    record = transform(retain_grads(lambda x: (tag(x, "x") * tag(2, "two"), 1.0)[1]))(3.0)
+    for value in (record.output, *record.values.values(), *record.arg_grads):
+        assert isinstance(value, jax.Array)
 
 
 def test_derivatives_of_a_retained_gradient_are_right_to_the_fourth_order():
