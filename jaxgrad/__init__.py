@@ -1,7 +1,8 @@
 """Backpropagation you can read, check and batch, in JAX."""
 
 from jaxgrad import neuron, reference
-from jaxgrad.errors import InputError, JaxgradError, OutputError, TableError, TagError
+from jaxgrad.compare import Comparison, compare
+from jaxgrad.errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad.ledger import Ledger, ledger
 from jaxgrad.record import Record
 from jaxgrad.retain import retain_grads, retain_vjp
@@ -10,6 +11,8 @@ from jaxgrad.tags import tag
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
+    "DifferenceError",
     "InputError",
     "JaxgradError",
     "Ledger",
@@ -18,6 +21,7 @@ __all__ = [
     "TableError",
     "TagError",
     "__version__",
+    "compare",
     "ledger",
     "neuron",
     "reference",

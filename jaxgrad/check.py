@@ -82,13 +82,6 @@ def check(table: Table) -> Check:
     one, batch = jax.device_get((routes.run(table.x, table.w), routes.run_batch(rows, table.w)))
     found = {}
     for route in routes.ROUTES:
-        found[route, "jit"] = compare_table(_columns(one[route]), table)
-        found[route, "jit(vmap)"] = compare_table(_columns(jax.tree.map(lambda a: a[0], batch[route])), table)
+        found[route, "jit"] = compare_table(neuron.columns(one[route]), table)
+        found[route, "jit(vmap)"] = compare_table(neuron.columns(jax.tree.map(lambda a: a[0], batch[route])), table)
     return Check(table, one["hand"], rows, batch["vjp"], found, jax.default_backend())
-
-
-def _columns(record: Record) -> dict[str, Any]:
-    """All quantities that a table may hold: the neuron's, and the document's last line."""
-    columns = neuron.quantities(record)
-    f = columns["f"]
-    return {**columns, "f * (1 - f)": f * (1 - f)}

@@ -22,3 +22,7 @@ class TagError(JaxgradError, ValueError):
 
 class OutputError(JaxgradError, TypeError):
     """A function's output is not what the gradient asked for is defined on."""
+
+
+class DifferenceError(JaxgradError, AssertionError):
+    """Two records that should agree do not; the text is the comparison."""

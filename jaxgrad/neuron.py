@@ -329,6 +329,17 @@ def quantities(record: Record) -> dict[str, Array]:
     return columns
 
 
+def columns(record: Record) -> dict[str, Array]:
+    """All quantities that a table may hold: those of `quantities`, and the document's last line, f * (1 - f).
+
+    Where the record has no local derivatives they are quotients of its gradients, dh/dk = df/dk / df/dh.
+    """
+    found = quantities(record)
+    f_, z_bar, k_bar, h_bar = (found[name] for name in ("f", "df/dz", "df/dk", "df/dh"))
+    local = {"dh/dk": k_bar / h_bar, "dk/dz": z_bar / k_bar}
+    return {**local, **found, "f * (1 - f)": f_ * (1 - f_)}
+
+
 def _pull_back(z_dot: Array, z: Array) -> Array:
     """df/dz times dz/dv, for the v that `z_dot` is z's derivative of."""
     return stable.times_slope(stable.widened(z_dot), stable.widened(z)).astype(z.dtype)

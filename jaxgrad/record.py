@@ -26,6 +26,8 @@ class Record:
       reached: name -> was the branch of the intermediate taken? Only for intermediates inside a branch.
       arg_grads: one gradient for each argument, None for one that was not asked for.
       aux: what the function returned beside its output, or what the route has to add; else None.
+      uncertainty: "z" for the value of z, "z.grad" for its gradient, "arg[0].grad", "output" -> how far it may be
+        off the truth, of its shape. Only oracles know it; it is empty for a route that rounds as its dtype does.
 
     Example:
       >>> import jax.numpy as jnp
@@ -47,6 +49,7 @@ class Record:
     notes: Mapping[str, str] = field(default_factory=dict)
     reached: Mapping[str, Any] = field(default_factory=dict)
     aux: Any = None
+    uncertainty: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _flatten(record: Record) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -58,19 +61,20 @@ def _flatten(record: Record) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         tuple(record.reached.values()),
         record.arg_grads,
         record.aux,
+        tuple(record.uncertainty.values()),
     )
-    return children, (record.names, tuple(record.notes.items()), tuple(record.reached))
+    return children, (record.names, tuple(record.notes.items()), tuple(record.reached), tuple(record.uncertainty))
 
 
 def _flatten_with_keys(record: Record) -> tuple[list[tuple[GetAttrKey, Any]], tuple[Any, ...]]:
     children, static = _flatten(record)
-    fields = ("output", "values", "grads", "reached", "arg_grads", "aux")
+    fields = ("output", "values", "grads", "reached", "arg_grads", "aux", "uncertainty")
     return [(GetAttrKey(name), child) for name, child in zip(fields, children, strict=True)], static
 
 
 def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
-    names, notes, branch_names = static
-    output, values, grads, reached, arg_grads, aux = children
+    names, notes, branch_names, known = static
+    output, values, grads, reached, arg_grads, aux, uncertainty = children
     return Record(
         output=output,
         names=names,
@@ -80,6 +84,7 @@ def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
         notes=dict(notes),
         reached=dict(zip(branch_names, reached, strict=True)),
         aux=aux,
+        uncertainty=dict(zip(known, uncertainty, strict=True)),
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import DTYPES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxgrad import InputError, TableError, reference
+from jaxgrad import DifferenceError, InputError, Record, TableError, compare, neuron, reference, routes
 from jaxgrad.compare import compare_table, ulp_distance
 
 BITS = {name: jnp.finfo(name).bits for name in DTYPES}
@@ -202,3 +203,170 @@ def test_an_unknown_quantity_is_an_error_with_the_nearest_name():
     )
     with pytest.raises(TableError, match=f"^{re.escape(text)}$"):
         compare_table({"f": np.float32(1), "df/dw0": np.float32(1), "df/dz": np.float32(1)}, table)
+
+
+X, W = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
+
+
+def record_of(values, grads=None, arg_grads=(), output=1.0):
+    """A record of arrays as they are, its gradients ones."""
+    grads = {name: np.ones_like(value) for name, value in values.items()} | (grads or {})
+    return Record(np.float32(output), tuple(values), values, grads, arg_grads)
+
+
+def verdict(got, want, **tolerances):
+    comparison = compare(record_of({"a": np.asarray(got)}), {"a": np.asarray(want)}, **tolerances)
+    return comparison.ok
+
+
+def test_rows_are_in_program_order_and_gradients_from_the_output_back():
+    rows = compare(neuron.backprop(X, W), neuron.chain_rule(X, W)).rows
+    assert [row.label for row in rows] == [
+        *("z", "k", "h", "f", "output"),
+        *("f.grad", "h.grad", "k.grad", "z.grad", "arg[0].grad", "arg[1].grad"),
+    ]
+    assert all(row.ok for row in rows)
+
+
+def test_the_documents_table_agrees_with_every_route():
+    with jax.enable_x64(False):
+        for route in routes.ROUTES.values():
+            assert compare(route(X, W), reference.load()).ok
+        assert compare(neuron.backprop(X, W), reference.load()).ok
+
+
+def test_a_row_has_both_numbers_and_how_far_they_are_apart_at_the_worst_element():
+    want = np.full((3, 4), 2, np.float32)
+    got = want.copy()
+    got[1, 2] = 3
+    (row,) = [row for row in compare(record_of({"a": got}), {"a": want}).rows if not row.ok]
+    assert (row.got, row.want, row.absolute, row.relative, row.index) == (3, 2, 1, 0.5, (1, 2))
+    assert row.ulp == 2**22
+    assert row.why == "1 of 12 differ"
+
+
+@pytest.mark.parametrize("small", [1e-9, 1e-30])
+def test_a_false_0_differs_however_small_the_truth(small):
+    ones = np.ones(9, np.float32)
+    want = np.append(ones, np.float32(small))
+    assert not verdict(np.append(ones, np.float32(0)), want)
+    assert not verdict(want, np.append(ones, np.float32(0)))
+    assert verdict(np.append(ones, np.float32(0)), np.append(ones, np.float32(-0.0)))
+
+
+@pytest.mark.parametrize("factor", [2, 0.5, -1, 0])
+@pytest.mark.parametrize("shape", [(), (5,), (3, 7), (40, 300)])
+def test_a_wrong_factor_differs_in_every_dtype(factor, shape, dtype):
+    want = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    assert verdict(want, want)
+    assert not verdict((want * np.asarray(factor, dtype)).astype(dtype), want)
+
+
+def test_nan_and_infinity_agree_with_themselves_only_and_only_in_the_same_place():
+    nan, inf = np.float32(np.nan), np.float32(np.inf)
+    assert verdict(np.float32([1, nan, inf]), np.float32([1, nan, inf]))
+    for other in ([nan, 1, inf], [1, 1, inf], [1, nan, -inf], [1, nan, 3e38], [1, inf, nan]):
+        assert not verdict(np.float32([1, nan, inf]), np.float32(other))
+        assert not verdict(np.float32([1, nan, inf]), np.float32(other), rtol=1e9, atol=1e9)
+
+
+def test_a_cancelled_sum_may_be_off_by_the_rounding_of_its_summands():
+    want = np.linspace(-1, 1, 64).astype(np.float32)
+    assert verdict(want + np.float32(3e-7), want)
+    assert not verdict(want + np.float32(1e-4), want)
+
+
+def test_given_tolerances_replace_the_default():
+    got, want = np.float32([1, 2]), np.float32([1, 2.5])
+    assert not verdict(got, want)
+    assert verdict(got, want, rtol=0.2)
+    assert verdict(got, want, atol=0.5)
+    assert verdict(got, want, ulp=2**21)
+    assert not verdict(got, want, rtol=0.19, atol=0)
+    assert not verdict(got, want, ulp=2**21 - 1)
+    assert not verdict(np.nextafter(want, np.float32(9)), want, ulp=0)
+    assert verdict(want, want, ulp=0)
+
+
+def test_a_missing_and_an_extra_name_are_differences():
+    record = neuron.backprop(X, W)
+    values = {name: np.asarray(value) for name, value in record.values.items()}
+    comparison = compare(record, {"z": values["z"], "h": values["h"], "f": values["f"], "g": values["f"]})
+    wrong = {row.label: row.why for row in comparison.rows if not row.ok}
+    assert wrong == {"k": "extra: `want` has none", "g": "missing: `got` has none"}
+    assert [row.label for row in comparison.rows] == ["z", "k", "h", "f", "g"]
+    assert comparison.first_divergence.name == "k"
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [(np.ones(3, np.float32), "shape [2]; expected [3]"), (np.ones(2), "dtype float32; expected float64")],
+)
+def test_another_shape_or_dtype_is_a_difference_that_says_so(other, why):
+    comparison = compare(record_of({"a": np.ones(2, np.float32)}), {"a": other})
+    assert comparison.first_divergence.why == why
+    with pytest.raises(DifferenceError, match=re.escape(why)):
+        comparison.raise_if_different()
+
+
+def test_no_gradient_beside_one_is_a_difference_with_its_note():
+    values = {"a": np.ones(2, np.float32)}
+    none = dataclasses.replace(record_of(values, {"a": None}), notes={"a": "does not reach the output"})
+    assert compare(none, none).ok
+    row = compare(none, record_of(values)).first_divergence
+    assert (row.label, row.why) == ("a.grad", "`got` has no gradient: does not reach the output")
+
+
+def test_what_is_printed_names_what_differs_first_forward_and_backward():
+    record = neuron.backprop(X, W)
+    wrong = dataclasses.replace(record, values=record.values | {"h": -record.values["h"]})
+    wrong = dataclasses.replace(wrong, grads=record.grads | {"k": record.grads["k"] * 2})
+    text = str(compare(wrong, record))
+    assert text.startswith(
+        "2 of 11 rows differ: the first value to differ is h, the first gradient to differ is k.grad\n"
+    )
+    assert re.search(r"\n!  h +-2\.0 +2\.0 +4 +2 +2\.1e\+09 +differs\n", text), text
+    assert re.search(r"\n   z +-2\.235\S+e-08 +-2\.235\S+e-08 +0 +0 +0 +ok\n", text), text
+
+
+def test_a_value_too_small_to_show_its_summands_agrees_where_the_output_cannot_tell():
+    record = neuron.backprop(X, W)
+    off = dataclasses.replace(record, values=record.values | {"z": record.values["z"] * np.float32(1.00001)})
+    assert compare(off, record).ok
+    for wrong in (0.0, 2.0, -1.0):
+        off = dataclasses.replace(record, values=record.values | {"z": record.values["z"] * np.float32(wrong)})
+        assert compare(off, record).first_divergence.name == "z"
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "options", "text"),
+    [
+        (1.0, {}, {}, "`got` is a float; expected a Record, as retain_grads(fun)(...) returns."),
+        (None, {}, {}, "`want` is empty, so that anything would agree with it; expected a name at least."),
+        (None, 3, {}, "`want` is a int; expected a Record, a table from jaxgrad.reference.load, or a dict of"),
+        (None, {"z": "a"}, {}, "z is a str, 'a'; expected an array of numbers."),
+        (None, {2.5: 1.0}, {}, "`want` has the key 2.5; expected a name, or an argument's position."),
+        (
+            None,
+            {0: np.ones(2)},
+            {},
+            "`want` has an array for arg[0], and a Record holds no argument, only its gradient",
+        ),
+        (None, {"z": 1.0}, {"rtol": -1}, "rtol is -1; expected a number that is not negative."),
+        (None, {"z": 1.0}, {"ulp": np.nan}, "ulp is nan; expected a number that is not negative."),
+    ],
+)
+def test_what_cannot_be_compared_is_an_error(got, want, options, text):
+    record = neuron.backprop(X, W)
+    with pytest.raises(InputError, match=f"^{re.escape(text)}"):
+        compare(record if got is None else got, want, **options)
+
+
+def test_a_traced_record_is_an_error():
+    with pytest.raises(InputError, match=re.escape("z is traced and has no number yet; expected arrays.")):
+        jax.jit(lambda x: compare(neuron.backprop(x, W), {"z": 1.0}).ok)(X)
+
+
+def test_the_table_of_the_neuron_is_not_compared_with_another_function():
+    with pytest.raises(TableError, match=re.escape("is of the neuron, whose record has z, k, h, f and the gradients")):
+        compare(record_of({"a": np.ones(2)}), reference.load())

@@ -1,6 +1,7 @@
 """A second oracle: PyTorch, with retain_grad on z, k and h as in the document."""
 
 import os
+import re
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import oracle
 import pytest
 from document import PRINTED
 
-from jaxgrad import neuron
+from jaxgrad import InputError, compare, neuron, retain_grads, tag
 
 # Where PyTorch must be there its absence is an error; elsewhere this whole module is skipped, and says so.
 if os.environ.get("JAXGRAD_REQUIRE_TORCH") == "1":
@@ -96,3 +97,69 @@ def test_the_document_runs_in_pytorch_and_prints_the_tables_digits():
     printed += [f.item() * (1 - f.item())]
 
     assert [str(number) for number in printed] == [digits for *_, digits in PRINTED]
+
+
+def tensors_of_the_neuron(retained=("z", "k", "h", "f"), dtype=None):
+    x, w = (torch.tensor(a, dtype=dtype, requires_grad=True) for a in ([1.0, 2.0], [0.5, -0.3, 0.1]))
+    z = (w[:-1] * x).sum() + w[-1]
+    k = torch.exp(-z)
+    h = 1 + k
+    f = 1 / h
+    named = {"z": z, "k": k, "h": h, "f": f}
+    for name in retained:
+        named[name].retain_grad()
+    return f, {**named, 0: x, 1: w}
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float32", "float64"])
+def test_compare_takes_tensors_with_their_gradients(name):
+    f, tensors = tensors_of_the_neuron(dtype=getattr(torch, name))
+    f.backward()
+    with jax.enable_x64(name == "float64"):
+        x, w = (jax.numpy.asarray(tensors[i].detach().double().numpy(), name) for i in (0, 1))
+        comparison = compare(neuron.backprop(x, w), tensors)
+    assert [row.label for row in comparison.rows] == [
+        *("z", "k", "h", "f", "f.grad", "h.grad", "k.grad", "z.grad", "arg[0].grad", "arg[1].grad")
+    ]
+    assert comparison.ok, str(comparison)
+
+
+def test_a_wrong_gradient_of_a_tensor_is_found():
+    f, tensors = tensors_of_the_neuron()
+    f.backward()
+    tensors[1].grad *= 2
+    comparison = compare(jax.jit(neuron.backprop)(*(tensors[i].detach().numpy() for i in (0, 1))), tensors)
+    assert comparison.first_divergence.label == "arg[1].grad"
+
+
+def test_a_tensor_that_was_not_retained_is_an_error():
+    f, tensors = tensors_of_the_neuron(retained=("z", "k", "f"))
+    f.backward()
+    text = "the tensor h requires grad, is no leaf and was not retained, so PyTorch has thrown its gradient away"
+    with pytest.raises(InputError, match=re.escape(text)):
+        compare(neuron.backprop(*(tensors[i].detach().numpy() for i in (0, 1))), tensors)
+
+
+def test_tensors_before_the_backward_pass_are_an_error():
+    _, tensors = tensors_of_the_neuron()
+    with pytest.raises(InputError, match=re.escape("no tensor in `want` has a gradient, though some require one")):
+        compare(neuron.backprop(*(tensors[i].detach().numpy() for i in (0, 1))), tensors)
+
+
+def test_a_detached_tensor_is_a_difference():
+    f, tensors = tensors_of_the_neuron()
+    f.backward()
+    tensors["k"] = tensors["k"].detach()
+    comparison = compare(neuron.backprop(*(tensors[i].detach().numpy() for i in (0, 1))), tensors)
+    row = comparison.first_divergence
+    assert row.label == "k.grad"
+    assert row.why == "differs: the tensor is detached: it does not require grad"
+
+
+def test_torch_gradients_of_complex_tensors_are_conjugated():
+    x = torch.tensor([1 + 2j, 3 - 1j], dtype=torch.complex64, requires_grad=True)
+    y = x * (2 - 1j)
+    y.retain_grad()
+    (y * y).sum().real.backward()
+    fun = retain_grads(lambda x: jax.numpy.sum(tag(x * (2 - 1j), "y") ** 2).real)
+    assert compare(fun(x.detach().numpy()), {"y": y, 0: x}).ok
