@@ -4,6 +4,7 @@ from jaxgrad import neuron, reference
 from jaxgrad.compare import Comparison, compare
 from jaxgrad.errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad.ledger import Ledger, ledger
+from jaxgrad.oracles import complex_step, finite_difference, in_float64, taylor_order
 from jaxgrad.record import Record
 from jaxgrad.retain import retain_grads, retain_vjp
 from jaxgrad.tags import tag
@@ -22,10 +23,14 @@ __all__ = [
     "TagError",
     "__version__",
     "compare",
+    "complex_step",
+    "finite_difference",
+    "in_float64",
     "ledger",
     "neuron",
     "reference",
     "retain_grads",
     "retain_vjp",
     "tag",
+    "taylor_order",
 ]

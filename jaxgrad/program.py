@@ -10,6 +10,7 @@ derivatives are those from one site to the next.
 """
 
 import difflib
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxgrad.control import CONTROLS, Body, Eqn, Flow, Found, Live, Probes, manual, unsupported, varying
 from jaxgrad.errors import TagError
 from jaxgrad.tags import tag_p
+from jaxgrad.wide import Wide
 
 Join = Callable[[Any, Any], Any]  # (value, probe) -> what stands for the value from there on
 Path = tuple[int, ...]  # where an equation stands: its index, then body and index for each program inside a program
@@ -177,7 +179,13 @@ class Program:
         return next((i for i, site in enumerate(sites) if (site.path, site.result) == origin), None)
 
     def run(
-        self, sites: Sequence[Site], leaves: Sequence[Any], probes: Probes, *, cut: bool = False
+        self,
+        sites: Sequence[Site],
+        leaves: Sequence[Any],
+        probes: Probes,
+        *,
+        cut: bool = False,
+        wide: Wide | None = None,
     ) -> tuple[Any, Any, Found]:
         """Evaluates the program with a probe at the sites.
 
@@ -186,6 +194,7 @@ class Program:
           leaves: the program's arguments.
           probes: index into `sites` -> probe; a site without one gets no gradient.
           cut: does what comes after a site depend on its probe alone, for derivatives?
+          wide: numbers in which to evaluate it instead of its own; there the probes are added to the values too.
 
         Returns:
           output, aux, and index into `sites` -> value, index into `sites` -> was it reached.
@@ -194,7 +203,7 @@ class Program:
         for i, site in enumerate(sites):
             for depth in range(1, len(site.path) + 1, 2):
                 inside.setdefault(site.path[:depth], {})[i] = site
-        results, found = _run(self.jaxpr, self.consts, leaves, probes, (), inside, _cut if cut else _probed)
+        results, found = _run(self.jaxpr, self.consts, leaves, probes, (), inside, _cut if cut else _probed, wide)
         output, aux = jax.tree.unflatten(jax.tree.structure((self.output, self.aux)), map(_array, results))
         return output, aux, found
 
@@ -446,46 +455,61 @@ def _run(
     path: Path,
     inside: dict[Path, dict[int, Site]],
     join: Join,
+    wide: Wide | None = None,
 ) -> tuple[list[Any], Found]:
     """Evaluates a program equation by equation; `inside` has the sites at and within each equation."""
+    if wide:
+        consts, arguments = [wide.cast(const) for const in consts], [wide.cast(argument) for argument in arguments]
     env: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
     values: dict[int, Any] = {}
     reached: dict[int, Any] = {}
     for i, eqn in enumerate(jaxpr.eqns):
         here = (*path, i)
-        operands = [_read(env, atom) for atom in eqn.invars]
-        sites = inside.get(here)
-        if sites is None:
+        operands = [_read(env, atom, wide) for atom in eqn.invars]
+        sites = inside.get(here, {})
+        if not sites and not wide:
             results = _bind(eqn, operands)
-        elif all(site.path != here for site in sites.values()):
+        elif eqn.primitive.name in CONTROLS and all(site.path != here for site in sites.values()):
             own = {site: probes[site] for site in sites if site in probes}
             avals = {site: sites[site].aval for site in sites}
             rebuild = CONTROLS[eqn.primitive.name].rebuild
-            results, (new_values, new_reached) = rebuild(eqn, operands, _rebuilt(eqn, here, inside, join), own, avals)
+            bodies = _rebuilt(eqn, here, inside, join, wide)
+            results, (new_values, new_reached) = rebuild(eqn, operands, bodies, own, avals)
             values |= new_values
             reached |= new_reached
+        elif not sites:
+            assert wide
+            results = _bind_wide(eqn, operands, wide)
         else:
-            results = list(_bind(eqn, operands))
+            results = list(operands if wide else _bind(eqn, operands))
             for site, at in sites.items():
                 values[site] = _array(results[at.result])
                 if site in probes:
-                    results[at.result] = join(values[site], probes[site])
+                    join_here = operator.add if wide else join
+                    results[at.result] = join_here(values[site], probes[site])
         env.update(zip(eqn.outvars, results, strict=True))
-    return [_read(env, atom) for atom in jaxpr.outvars], (values, reached)
+    return [_read(env, atom, wide) for atom in jaxpr.outvars], (values, reached)
 
 
-def _rebuilt(eqn: Eqn, here: Path, inside: dict[Path, dict[int, Site]], join: Join) -> list[Body]:
+def _rebuilt(eqn: Eqn, here: Path, inside: dict[Path, dict[int, Site]], join: Join, wide: Wide | None) -> list[Body]:
     def body(j: int, jaxpr: Any) -> Body:
         def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], Found]:
-            return _run(*_opened(jaxpr), operands, probes, (*here, j), inside, join)
+            return _run(*_opened(jaxpr), operands, probes, (*here, j), inside, join, wide)
 
         return run
 
     return [body(j, jaxpr) for j, jaxpr in enumerate(CONTROLS[eqn.primitive.name].bodies(eqn))]
 
 
-def _read(env: dict[Any, Any], atom: Any) -> Any:
-    return atom.val if isinstance(atom, Literal) else env[atom]
+def _read(env: dict[Any, Any], atom: Any, wide: Wide | None = None) -> Any:
+    if not isinstance(atom, Literal):
+        return env[atom]
+    # A constant of the program is what it was when rounded to the program's dtype.
+    return wide.cast(jnp.asarray(atom.val, _dtype(atom))) if wide else atom.val
+
+
+def _dtype(atom: Any) -> Any:
+    return atom.aval.dtype
 
 
 def _array(result: Any) -> Any:
@@ -497,6 +521,46 @@ def _bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:
     with eqn.ctx.manager:
         results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return results if eqn.primitive.multiple_results else [results]
+
+
+def _bind_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
+    """An operation on wide numbers; one that depends on its dtype is done in that, and its results are cast."""
+    if eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+        return _custom_wide(eqn, operands, wide)
+    in_its_own = wide.keeps_dtype(eqn) or bool(list(jaxprs_in_params(eqn.params)))
+    if in_its_own:
+        operands = [wide.uncast(x, v.aval) for x, v in zip(operands, eqn.invars, strict=True)]
+        return [wide.cast(result) for result in _bind(eqn, operands)]
+    with eqn.ctx.manager:
+        return wide.apply(eqn, operands)
+
+
+def _custom_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
+    """A function with a derivative rule of its own: its body, and its rule, each evaluated on wide numbers."""
+    body, *_ = jaxprs_in_params(eqn.params)
+    smooth = [i for i, v in enumerate(eqn.invars) if jnp.issubdtype(v.aval.dtype, jnp.inexact)]
+
+    @jax.custom_vjp
+    def call(*operands: Any) -> list[Any]:
+        return _run(*_opened(body), operands, {}, (), {}, _probed, wide)[0]
+
+    def rule(operands: Sequence[Any], cotangents: Sequence[Any]) -> Any:
+        def of_smooth(*values: Any) -> Any:
+            given = dict(zip(smooth, values, strict=True))
+            return _bind(eqn, [given.get(i, operand) for i, operand in enumerate(operands)])
+
+        _, pullback = jax.vjp(of_smooth, *(operands[i] for i in smooth))
+        return pullback(list(cotangents))
+
+    def backward(operands: Sequence[Any], cotangents: Sequence[Any]) -> tuple[Any, ...]:
+        shapes = [[jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in vs] for vs in (eqn.invars, eqn.outvars)]
+        jaxpr, consts = _opened(jax.make_jaxpr(rule)(*shapes))
+        bars, _ = _run(jaxpr, consts, [*operands, *cotangents], {}, (), {}, _probed, wide)
+        by_operand = dict(zip(smooth, bars, strict=True))
+        return tuple(by_operand.get(i) for i in range(len(operands)))
+
+    call.defvjp(lambda *operands: (call(*operands), operands), backward)
+    return call(*operands)
 
 
 @jax.custom_jvp

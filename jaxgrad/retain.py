@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import jax
@@ -68,7 +68,7 @@ def retain_grads(
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: Any, **kwargs: Any) -> Record:
-        retained = _retain(fun, args, kwargs, argnums=argnums, has_aux=has_aux, patterns=patterns, scalar=True)
+        retained = _retain(plan(fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns))
         arg_grads, grads = retained.pullback(_one(retained.output))
         return Record(
             output=retained.output,
@@ -111,30 +111,50 @@ def retain_vjp(
       >>> print(values["y"], grads["y"].round(2), arg_grads[0].round(2))
       [0. 2.] [ 1.   -0.42] [ 2.   -0.83]
     """
-    retained = _retain(fun, primals, {}, argnums=None, has_aux=False, patterns=name_patterns(names), scalar=False)
+    retained = _retain(plan(fun, primals, {}, names=names, scalar=False))
     return retained.output, retained.values, retained.pullback
 
 
-class _Retained(NamedTuple):
-    output: Any
-    aux: Any
-    values: dict[str, Any]
-    reached: dict[str, Any]
-    notes: dict[str, str]
-    pullback: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
+class Plan(NamedTuple):
+    """A call of a function, traced and checked: everything but the arithmetic.
+
+    Attributes:
+      program: the traced function of the leaves that are differentiated.
+      sites: the tags to retain.
+      leaves: the leaves that are differentiated.
+      arg_grads: a gradient for each of `leaves` -> one entry for each argument, None where there is none.
+      aux: the auxiliary data's arrays -> the auxiliary data.
+    """
+
+    program: program.Program
+    sites: Sequence[program.Site]
+    leaves: list[Any]
+    arg_grads: Callable[[Sequence[Any]], tuple[Any, ...]]
+    aux: Callable[[list[Any]], Any]
+
+    def present(self, by_site: Mapping[int, Any]) -> dict[str, Any]:
+        """Name -> stacked value or gradient, its axes in order; None where there is none."""
+        return {site.name: site.present(by_site[i]) if i in by_site else None for i, site in enumerate(self.sites)}
+
+    def reached(self, by_site: Mapping[int, Any]) -> dict[str, Any]:
+        return {site.name: by_site[i] for i, site in enumerate(self.sites) if site.in_branch}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        return {site.name: site.note for site in self.sites if site.note}
 
 
-def _retain(
+def plan(
     fun: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
-    argnums: int | Sequence[int] | None,
-    has_aux: bool,
-    patterns: tuple[str, ...] | None,
-    scalar: bool,
-) -> _Retained:
-    """One trace, one `jax.vjp`: the output, the values, and what pulls a cotangent back to all of them."""
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    names: str | Iterable[str] | None = None,
+    scalar: bool = True,
+) -> Plan:
+    """Traces `fun(*args, **kwargs)` and selects its tags; every error that the call deserves is raised here."""
     leaves, structure = tree_flatten(args)
     varied = differentiable(args, argnums)
     static_aux: dict[int, Any] = {}
@@ -153,29 +173,46 @@ def _retain(
     traced = program.trace(flat, varied_leaves)
     if scalar:
         check_scalar(traced.output)
-    sites = traced.select(patterns)
 
-    def forward(varied_leaves: list[Any], probes: dict[int, Any]) -> Any:
-        output, aux, found = traced.run(sites, varied_leaves, probes)
+    def arg_grads(bars: Sequence[Any]) -> tuple[Any, ...]:
+        by_leaf = dict(zip(varied, bars, strict=True))
+        return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
+
+    return Plan(
+        traced, traced.select(name_patterns(names)), varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux)
+    )
+
+
+class _Retained(NamedTuple):
+    output: Any
+    aux: Any
+    values: dict[str, Any]
+    reached: dict[str, Any]
+    notes: dict[str, str]
+    pullback: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def _retain(planned: Plan) -> _Retained:
+    """One `jax.vjp`: the output, the values, and what pulls a cotangent back to all of them."""
+    sites = planned.sites
+
+    def forward(leaves: list[Any], probes: dict[int, Any]) -> Any:
+        output, aux, found = planned.program.run(sites, leaves, probes)
         return output, (aux, found)
 
     probes = {i: site.probe() for i, site in enumerate(sites) if site.note is None}
-    output, vjp, (aux, (values, reached)) = jax.vjp(forward, varied_leaves, probes, has_aux=True)
+    output, vjp, (aux, (values, reached)) = jax.vjp(forward, planned.leaves, probes, has_aux=True)
 
     def pull_back(vjp: Any, cotangent: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        varied_bars, probe_bars = vjp(cotangent)
-        bars = dict(zip(varied, varied_bars, strict=True))
-        arg_grads = tree_unflatten(structure, [bars.get(i) for i in range(len(leaves))])
-        return arg_grads, {
-            site.name: site.present(probe_bars[i]) if i in probe_bars else None for i, site in enumerate(sites)
-        }
+        leaf_bars, probe_bars = vjp(cotangent)
+        return planned.arg_grads(leaf_bars), planned.present(probe_bars)
 
     return _Retained(
         output=output,
-        aux=_with_static(aux, static_aux),
-        values={site.name: site.present(values[i]) for i, site in enumerate(sites)},
-        reached={site.name: reached[i] for i, site in enumerate(sites) if site.in_branch},
-        notes={site.name: site.note for site in sites if site.note},
+        aux=planned.aux(aux),
+        values=planned.present(values),
+        reached=planned.reached(reached),
+        notes=planned.notes,
         pullback=Partial(pull_back, vjp),
     )
 
