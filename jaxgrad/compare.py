@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad import neuron, rounding
+from jaxgrad.diagnose import Diagnosis, diagnose
 from jaxgrad.entries import Entries, Entry, label, of_mapping, of_record
 from jaxgrad.errors import DifferenceError, InputError, TableError
 from jaxgrad.record import Record
@@ -91,6 +92,27 @@ class Comparison:
         if not self.ok:
             raise DifferenceError(str(self))
 
+    def diagnose(self) -> tuple[Diagnosis, ...]:
+        """Why each row that differs does, where its numbers tell, and in which rows of a batch.
+
+        Example:
+          >>> got = Record(np.float32(1), ("h",), {"h": np.float32([[2, 4], [1, 3]])}, {"h": None}, ())
+          >>> for diagnosis in compare(got, {"h": np.float32([[1, 2], [1, 3]])}).diagnose():
+          ...     print(diagnosis)
+          h: factor 2: 2 times what it should be (rows 0)
+        """
+        return tuple(self._diagnosis(row) for row in self.rows if not row.ok)
+
+    def _diagnosis(self, row: Row) -> Diagnosis:
+        pair = self.pairs.get(row.label)
+        if pair is None:
+            return Diagnosis(row.label, "not comparable", row.why, ())
+        of_name = [self.pairs[name] for name in (row.name, label(row.name, "gradient")) if name in self.pairs]
+        infinite = [~np.isfinite(p.got) for p in of_name if p.got.shape == pair.got.shape and p is not pair]
+        elsewhere = any(np.isinf(p.got).any() for p in self.pairs.values() if p is not pair)
+        mask = np.any(infinite, axis=0) if infinite and np.any(infinite) else np.asarray(True) if elsewhere else None
+        return diagnose(row.label, pair.got, pair.want, pair.tolerance, mask)
+
     def __str__(self) -> str:
         return "\n".join(_text(self.rows))
 
@@ -167,7 +189,7 @@ def _compare_entries(found: Entries, wanted: Entries, tolerance: Tolerance, tags
         row, pair = _row(found.get(name), wanted.get(name), allowed)
         if pair is not None:
             pairs[name] = pair
-            row = _harmless(row, pair, found)
+            row = row if row.got is None else _harmless(row, pair, found)
         rows.append(row)
     return Comparison(tuple(rows), pairs)
 
@@ -206,7 +228,7 @@ def _row(got: Entry | None, want: Entry | None, tolerance: Tolerance) -> tuple[R
     if want.weak and a.shape == b.shape:
         b = b.astype(a.dtype)
     if a.shape != b.shape:
-        return replace(empty, why=f"shape {list(a.shape)}; expected {list(b.shape)}"), None
+        return replace(empty, why=f"shape {list(a.shape)}; expected {list(b.shape)}"), Pair(a, b, tolerance)
     if a.dtype != b.dtype and want.uncertainty is None:
         return replace(empty, why=f"dtype {a.dtype}; expected {b.dtype}"), None
     if want.uncertainty is not None:
