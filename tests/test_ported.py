@@ -1,0 +1,74 @@
+"""Mistakes planted in a ported network are found by name, and the same network unharmed always agrees."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from conftest import DTYPES
+from ported import MISTAKES, ROUNDED, inputs, original, ported
+
+from jaxgrad import compare, retain_grads
+
+SEEDS = 1000
+
+
+def both(key, dtype):
+    return tuple(retain_grads(fun, argnums=(0, 1))(*inputs(key, dtype)) for fun in (ported, original))
+
+
+def in_dtype(name):
+    return jax.enable_x64(name == "float64")
+
+
+@functools.cache
+def expected(name):
+    """The original at one seed, computed once: a planted mistake changes the port alone."""
+    given = inputs(jax.random.key(0), jax.numpy.dtype(name))
+    return given, jax.device_get(retain_grads(original, argnums=(0, 1))(*given))
+
+
+def found_in(name, mistake):
+    step, wrong, row = (MISTAKES | ROUNDED)[mistake]
+    with in_dtype(name):
+        given, want = expected(name)
+        got = jax.device_get(retain_grads(functools.partial(ported, **{step: wrong}), argnums=(0, 1))(*given))
+    return compare(got, want), row
+
+
+def test_there_are_thirty_mistakes_and_more():
+    assert len(MISTAKES) >= 30
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_planted_mistake_is_found_at_its_name(mistake):
+    comparison, row = found_in("float32", mistake)
+    assert comparison.first_divergence is not None
+    assert comparison.first_divergence.label == row, str(comparison)
+    assert row in str(comparison).splitlines()[0]
+
+
+@pytest.mark.parametrize("mistake", ROUNDED)
+def test_what_float32_loses_is_found_in_float64_at_its_name(mistake):
+    comparison, row = found_in("float64", mistake)
+    assert comparison.first_divergence.label == row, str(comparison)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "mistake", ["a transposed weight", "no residual", "a factor of 2", "a sum for a mean", "a detached target"]
+)
+def test_a_gross_mistake_is_found_in_16_bits_too(mistake, name):
+    comparison, row = found_in(name, mistake)
+    assert comparison.first_divergence.label == row, str(comparison)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_the_network_unharmed_agrees_on_1000_seeds(name):
+    with in_dtype(name):
+        keys = jax.random.split(jax.random.key(0), SEEDS)
+        got, want = jax.device_get(jax.jit(jax.vmap(lambda key: both(key, jax.numpy.dtype(name))))(keys))
+    for seed in range(SEEDS):
+        comparison = compare(*(jax.tree.map(lambda a, seed=seed: a[seed], record) for record in (got, want)))
+        assert comparison.ok, f"seed {seed}: {comparison}"
+    assert any(not np.array_equal(got.grads[name], want.grads[name]) for name in got.names)  # it is another program
