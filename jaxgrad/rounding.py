@@ -197,5 +197,5 @@ def steps(g: Array, w: Array, dtype: Any) -> Array:
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return np.asarray(np.maximum(ulp_distance(g.real, w.real), ulp_distance(g.imag, w.imag)))
     if not jnp.issubdtype(dtype, jnp.inexact):
-        return np.asarray(np.abs(g - w), np.float64)
+        return np.asarray(np.abs(_widened(g) - _widened(w)), np.float64)
     return ulp_distance(g.astype(dtype), w.astype(dtype))

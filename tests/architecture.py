@@ -11,6 +11,7 @@ EXTENSION_API = ("jax.extend", "jax.interpreters")
 MAY_USE_EXTENSION_API = {"tags.py", "program.py"}
 MAY_PRINT = {"__main__.py"}
 MAY_BE_IMPORTED = {"jaxgrad", "jax", "jaxlib", "numpy"} | set(sys.stdlib_module_names)
+ONLY_WITH = {"pytest_plugin.py": {"pytest"}}  # loaded by what it imports, and by nothing else
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "jaxgrad", "tests", "bench"}
 
 Names = Iterator[tuple[str, int]]
@@ -128,7 +129,7 @@ def foreign_imports(package: Path) -> list[str]:
         for path, tree in sources(package)
         for node in _outside_functions(tree)
         for name, line in imported(node, package.name)
-        if name.partition(".")[0] not in MAY_BE_IMPORTED
+        if name.partition(".")[0] not in MAY_BE_IMPORTED | ONLY_WITH.get(path.name, set())
     )
 
 
