@@ -59,6 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("-x", metavar="NUMBERS", required=True, help="inputs, as 1,2")
     explain.add_argument("-w", metavar="NUMBERS", required=True, help="weights, the bias last, as 0.5,-0.3,0.1")
     explain.add_argument("-o", "--output", metavar="FILE", help="draw it too: .svg .png .dot .mmd .html or .json")
+    check_ = commands.add_parser(
+        "check",
+        help="check a table of your own: the same as --table FILE",
+        description="Checks the neuron's values and gradients, by every route, against a table of your own.",
+        epilog="Exit status: 0 all agree, 1 some differ, 2 it cannot be checked.",
+    )
+    check_.add_argument("table", metavar="TABLE", help="a table in TOML, as the package's reference.toml")
+    # Without a default of its own, so that the option may stand before the command too.
+    check_.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the report as JSON")
     return parser
 
 

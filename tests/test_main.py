@@ -81,6 +81,17 @@ def test_a_table_that_cannot_be_read_ends_in_2_with_one_line(tmp_path):
     )
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_check_is_the_option_table(options, tmp_path):
+    path = tmp_path / "table.toml"
+    path.write_text(with_digit_changed(3, 1), encoding="utf-8")
+    status, out, err = run("check", str(path), *options)
+    assert (status, out, err) == run("--table", str(path), *options) == run(*options, "check", str(path))
+    assert status == 1
+    assert json.loads(out)["ok"] is False if options else "Does not agree" in out
+    assert run("check", str(tmp_path))[0] == 2
+
+
 def test_an_unknown_quantity_ends_in_2_with_the_nearest_name(tmp_path):
     path = tmp_path / "table.toml"
     path.write_text(SHIPPED.replace('"df/dw0"', '"df/dw00"'), encoding="utf-8")
@@ -99,7 +110,9 @@ def test_a_table_of_any_dtype_is_checked_in_it(dtype, tmp_path):
     assert dtype in out
 
 
-@pytest.mark.parametrize(("argv", "status"), [(["--version"], 0), (["--help"], 0), (["--nope"], 2), (["--table"], 2)])
+@pytest.mark.parametrize(
+    ("argv", "status"), [(["--version"], 0), (["--help"], 0), (["--nope"], 2), (["--table"], 2), (["check"], 2)]
+)
 def test_options_end_as_options_do(argv, status, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(argv)
