@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from jaxgrad import draw, program
@@ -195,6 +196,8 @@ def _nearby(leaf: Any) -> Any:
     rng = np.random.default_rng(1)
     array = np.asarray(leaf)
     moved = array * rng.uniform(0.75, 0.95, array.shape) + rng.uniform(0.05, 0.15, array.shape)
+    if isinstance(leaf, float):
+        return float(moved)
     return jnp.asarray(moved, jnp.result_type(leaf))
 
 
@@ -313,7 +316,7 @@ def _plan(
         _, pullback, (result, values, reached) = jax.vjp(step, leaves, probes(), has_aux=True)
         leaf_bars, probe_bars = jax.vjp(whole, leaves, probes())[1](jnp.ones_like(result))
         grads = [*leaf_bars, *(sites[i].present(probe_bars[i]) for i in probed)]
-        return result, values, reached, grads, pullback
+        return result, values, reached, grads, jax.tree.map(_strong, pullback)
 
     def pull_back(pullback: Any, cotangents: dict[str, Any]) -> list[Any]:
         leaf_bars, probe_bars = pullback(cotangents)
@@ -340,7 +343,7 @@ def _plan(
             start += _size(aval)
         if n_rows <= batch:
             return jax.vmap(functools.partial(one_row, pullback))(rows)
-        return jax.lax.map(functools.partial(one_row, pullback), rows, batch_size=batch)  # type: ignore[no-any-return]
+        return lax.map(functools.partial(one_row, pullback), rows, batch_size=batch)  # type: ignore[no-any-return]
 
     def pull(pullback: Any, bars: dict[str, Any], which: Any) -> list[Any]:
         one = {name: jnp.where(which == i, bars[name], 0) for i, name in enumerate(targets)}
@@ -364,6 +367,11 @@ def _plan(
         locals=jax.jit(locals_),
         pull=jax.jit(pull),
     )
+
+
+def _strong(residual: jax.Array) -> jax.Array:
+    """Without JAX's weak type: a pullback with other numbers in it is of the same types, and not compiled again."""
+    return lax.convert_element_type(residual, residual.dtype)
 
 
 def _size(aval: Any) -> int:

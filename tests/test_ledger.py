@@ -10,6 +10,7 @@ from document import PRINTED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from jaxgrad import InputError, Ledger, OutputError, TagError, ledger, neuron, reference, retain_grads, tag
 
@@ -378,6 +379,32 @@ def test_it_is_traced_once_for_arguments_of_one_shape():
     assert len(traces) == 2 * once
     assert read(2.0, 3).nodes["y"].value == 6
     assert len(traces) == 2 * once
+
+
+def test_nothing_is_compiled_again_at_other_numbers(caplog):
+    read = ledger(neuron.forward)
+    read(jnp.zeros(2), W)  # local derivatives of 0 are looked at again
+    with jax.log_compiles():
+        read(X, W)
+        read(jnp.array([0.0, 3.0]), W).elsewhere()
+    assert "Finished XLA compilation" not in caplog.text
+    with jax.log_compiles():
+        read(jnp.zeros(1), jnp.zeros(2))
+    assert "Finished XLA compilation" in caplog.text
+
+
+def test_a_tag_in_shard_map_is_one_node_of_all_its_shards():
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def fun(x):
+        def shard(v):
+            return lax.psum(jnp.sum(tag(v * v, "s")), "i")
+
+        return jax.shard_map(shard, mesh=mesh, in_specs=P("i"), out_specs=P())(x)
+
+    found = of(fun, jnp.arange(4.0))
+    np.testing.assert_array_equal(found.nodes["s"].value, [[0, 1], [4, 9]])
+    np.testing.assert_array_equal(found.edges["x2", "s"].local, [[0, 0], [4, 0]])
 
 
 # Bad input
