@@ -8,6 +8,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 import zlib
 from itertools import combinations
+from pathlib import Path
 
 import browser
 import jax.numpy as jnp
@@ -123,6 +124,12 @@ def test_svg_shows_each_name_value_gradient_and_local_derivative():
     assert texts(root, "grad")[5:] == ["df/dz = 0.25", "df/dk = -0.25", "df/dh = -0.25", "df/df = 1"]
     assert texts(root, "factor") == ["0.5", "-0.3", "1", "2", "1", "-1", "1", "-0.25"]
     assert "prefers-color-scheme: dark" in svg(of_neuron())
+
+
+def test_the_picture_in_the_readme_is_the_neurons():
+    root = Path(__file__).parents[1]
+    assert "](tests/neuron.svg)" in (root / "README.md").read_text(encoding="utf-8")
+    assert (root / "tests" / "neuron.svg").read_text(encoding="utf-8") == svg(of_neuron())
 
 
 def test_svg_and_html_are_well_formed_for_any_names(graph):
