@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
+from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_map, tree_unflatten
 
 from jaxgrad import draw, program
 from jaxgrad.errors import InputError
@@ -243,31 +244,119 @@ class _Source(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """All that is known before there are numbers; arrays are called by their place in `sources`.
+    """A program cut at its nodes: all that is known before there are numbers, and what computes them.
 
     Attributes:
-      sources: the arguments' arrays, then the intermediates that have a gradient.
-      targets: name of each node that is computed -> its type; the output is the last, or one of the intermediates.
+      traced: the program.
       sites: every intermediate, with a gradient or without.
-      structure: name of a target -> the sources that it is computed from.
-      small: names of the nodes between which local derivatives are kept.
-      forward: arguments -> output, values, reached, the arguments' and intermediates' gradients, pullback of the cut
-        program.
-      locals: pullback -> source -> one row for each element of each small target.
-      pull: (pullback, gradients of the targets, name of one) -> contribution to each source.
+      by_operation: are they operations, for want of tags?
+      arguments: the arguments' arrays.
+      output: name of the output.
+      output_site: which of the sites is the output; None if none is.
     """
 
-    sources: tuple[_Source, ...]
-    n_arguments: int
-    targets: dict[str, Any]
+    traced: program.Program
     sites: tuple[program.Site, ...]
     by_operation: bool
+    arguments: tuple[_Source, ...]
     output: str
-    structure: dict[str, list[int]]
-    small: set[str]
-    forward: Callable[..., Any]
-    locals: Callable[..., Any]
-    pull: Callable[..., Any]
+    output_site: int | None
+
+    @cached_property
+    def probed(self) -> list[int]:
+        """The sites that have a gradient."""
+        return [i for i, site in enumerate(self.sites) if site.note is None]
+
+    @cached_property
+    def sources(self) -> tuple[_Source, ...]:
+        """The arguments' arrays, then the intermediates that have a gradient."""
+        sites = [self.sites[i] for i in self.probed]
+        return (*self.arguments, *(_Source(s.name, jax.eval_shape(s.present, s.probe()), ()) for s in sites))
+
+    @cached_property
+    def targets(self) -> dict[str, Any]:
+        """Name of each node that is computed -> its type; the output is the last, or one of the intermediates."""
+        found = {source.name: source.aval for source in self.sources[len(self.arguments) :]}
+        return found if self.output_site is not None else {**found, self.output: self.traced.output}
+
+    @cached_property
+    def small(self) -> set[str]:
+        """The nodes between which local derivatives are kept."""
+        return _small(self.sources, self.targets)
+
+    @cached_property
+    def structure(self) -> dict[str, list[int]]:
+        """Name of a target -> the sources that it is computed from: those that its cotangent reaches."""
+        leaves = [jnp.zeros(source.aval.shape, source.aval.dtype) for source in self.arguments]
+        cotangents = list(self._zeros(self.targets).values())
+
+        def links(leaves: Sequence[Any], probes: dict[int, Any], cotangents: list[Any]) -> list[Any]:
+            pullback = jax.vjp(self._step, leaves, probes, has_aux=True)[1]
+            return self._pull_back(pullback, dict(zip(self.targets, cotangents, strict=True)))
+
+        depends = program.dependence(links, leaves, self._probes(), cotangents)
+        first = len(self.sources)
+        return {name: [s for s, on in enumerate(depends) if first + t in on] for t, name in enumerate(self.targets)}
+
+    @cached_property
+    def forward(self) -> Callable[..., Any]:
+        """Arguments -> output, values, reached, the gradient of each source, the pullback of the cut program."""
+
+        def forward(leaves: Sequence[Any]) -> Any:
+            _, pullback, (result, values, reached) = jax.vjp(self._step, leaves, self._probes(), has_aux=True)
+            whole = jax.vjp(lambda *args: self.traced.run(self.sites, *args)[0], leaves, self._probes())[1]
+            return result, values, reached, self._pull_back(whole, jnp.ones_like(result)), tree_map(_strong, pullback)
+
+        return jax.jit(forward)
+
+    @cached_property
+    def locals(self) -> Callable[..., Any]:
+        """Pullback -> for each small source, one row for each element of each small target."""
+        targets = {name: aval for name, aval in self.targets.items() if name in self.small}
+        large = [name for name in self.targets if name not in self.small]
+        n_rows = sum(map(_size, targets.values()))
+        sizes = [_size(var.aval) for eqn in self.traced.jaxpr.eqns for var in eqn.outvars]
+        batch = max(1, _AT_ONCE // max([1, *sizes]))
+
+        def locals_(pullback: Any) -> Any:
+            def one_row(row: dict[str, Any]) -> list[Any]:
+                bars = self._pull_back(pullback, {**self._zeros(large), **row})
+                return [bar for bar, source in zip(bars, self.sources, strict=True) if source.name in self.small]
+
+            rows = _one_hot(targets, n_rows)
+            return jax.vmap(one_row)(rows) if n_rows <= batch else lax.map(one_row, rows, batch_size=batch)
+
+        return jax.jit(locals_)
+
+    @cached_property
+    def pull(self) -> Callable[..., Any]:
+        """(Pullback, gradients of the targets, which of them) -> its contribution to each source."""
+
+        def pull(pullback: Any, bars: dict[str, Any], which: Any) -> list[Any]:
+            one = {name: jnp.where(which == i, bars[name], 0) for i, name in enumerate(self.targets)}
+            return self._pull_back(pullback, one)
+
+        return jax.jit(pull)
+
+    def _probes(self) -> dict[int, Any]:
+        return {i: self.sites[i].probe() for i in self.probed}
+
+    def _step(self, leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
+        """Every target, computed from the sources before it alone; beside them the output and all values."""
+        result, _, (values, reached) = self.traced.run(self.sites, leaves, probes, cut=True)
+        values = {i: site.present(values[i]) for i, site in enumerate(self.sites)}
+        computed = {self.sites[i].name: values[i] for i in self.probed}
+        if self.output_site is None:
+            computed[self.output] = result
+        return computed, (result, values, reached)
+
+    def _pull_back(self, pullback: Any, cotangents: Any) -> list[Any]:
+        """A cotangent pulled back to each source."""
+        leaf_bars, probe_bars = pullback(cotangents)
+        return [*leaf_bars, *(self.sites[i].present(probe_bars[i]) for i in self.probed)]
+
+    def _zeros(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: jnp.zeros(self.targets[name].shape, self.targets[name].dtype) for name in names}
 
 
 def _plan(
@@ -284,89 +373,25 @@ def _plan(
         given = dict(zip(varied, varied_leaves, strict=True))
         return fun(*tree_unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(leaves)]), **kwargs), None
 
-    varied_leaves = [leaves[i] for i in varied]
-    traced = program.trace(flat, varied_leaves)
+    traced = program.trace(flat, [leaves[i] for i in varied])
     check_scalar(traced.output)
     by_operation = patterns is None and not any(site.by_tag for site in traced.sites)
     sites = traced.operations() if by_operation else traced.select(patterns)
-    probed = [i for i, site in enumerate(sites) if site.note is None]
     output_site = traced.output_site(sites)
-    taken = [site.name for site in sites]
+    taken = {site.name for site in sites}
     output = sites[output_site].name if output_site is not None else _free("output", taken, "result")
     arguments = _argument_sources(fun, args, varied, {*taken, output})
-    intermediates = [_Source(sites[i].name, jax.eval_shape(sites[i].present, sites[i].probe()), ()) for i in probed]
-    sources = (*arguments, *intermediates)
-    targets = {source.name: source.aval for source in intermediates}
-    if output_site is None:
-        targets[output] = traced.output
+    return _Plan(traced, sites, by_operation, tuple(arguments), output, output_site)
 
-    def probes() -> dict[int, Any]:
-        return {i: sites[i].probe() for i in probed}
 
-    def step(leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
-        result, _, (values, reached) = traced.run(sites, leaves, probes, cut=True)
-        values = {i: site.present(values[i]) for i, site in enumerate(sites)}
-        computed = {sites[i].name: values[i] for i in probed}
-        return computed if output_site is not None else {**computed, output: result}, (result, values, reached)
-
-    def whole(leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
-        return traced.run(sites, leaves, probes)[0]
-
-    def forward(leaves: Sequence[Any]) -> Any:
-        _, pullback, (result, values, reached) = jax.vjp(step, leaves, probes(), has_aux=True)
-        leaf_bars, probe_bars = jax.vjp(whole, leaves, probes())[1](jnp.ones_like(result))
-        grads = [*leaf_bars, *(sites[i].present(probe_bars[i]) for i in probed)]
-        return result, values, reached, grads, jax.tree.map(_strong, pullback)
-
-    def pull_back(pullback: Any, cotangents: dict[str, Any]) -> list[Any]:
-        leaf_bars, probe_bars = pullback(cotangents)
-        return [*leaf_bars, *(sites[i].present(probe_bars[i]) for i in probed)]
-
-    def zeros(names: Iterable[str]) -> dict[str, Any]:
-        return {name: jnp.zeros(targets[name].shape, targets[name].dtype) for name in names}
-
-    small = _small(sources, targets)
-    small_targets = [name for name in targets if name in small]
-    n_rows = sum(_size(targets[name]) for name in small_targets)
-    batch = max(1, _AT_ONCE // max([1, *(_size(var.aval) for eqn in traced.jaxpr.eqns for var in eqn.outvars)]))
-
-    def one_row(pullback: Any, row: dict[str, Any]) -> list[Any]:
-        bars = pull_back(pullback, {**zeros(name for name in targets if name not in small), **row})
-        return [bar for bar, source in zip(bars, sources, strict=True) if source.name in small]
-
-    def locals_(pullback: Any) -> list[Any]:
-        rows, start = {}, 0
-        for name in small_targets:
-            aval = targets[name]
-            eye = jnp.eye(n_rows, _size(aval), -start, dtype=aval.dtype)
-            rows[name] = eye.reshape(n_rows, *aval.shape)
-            start += _size(aval)
-        if n_rows <= batch:
-            return jax.vmap(functools.partial(one_row, pullback))(rows)
-        return lax.map(functools.partial(one_row, pullback), rows, batch_size=batch)  # type: ignore[no-any-return]
-
-    def pull(pullback: Any, bars: dict[str, Any], which: Any) -> list[Any]:
-        one = {name: jnp.where(which == i, bars[name], 0) for i, name in enumerate(targets)}
-        return pull_back(pullback, one)
-
-    def links(leaves: Sequence[Any], probes: dict[int, Any], cotangents: list[Any]) -> list[Any]:
-        return pull_back(jax.vjp(step, leaves, probes, has_aux=True)[1], dict(zip(targets, cotangents, strict=True)))
-
-    depends = program.dependence(links, varied_leaves, probes(), list(zeros(targets).values()))
-    first = len(sources)
-    return _Plan(
-        sources=sources,
-        n_arguments=len(arguments),
-        targets=targets,
-        sites=sites,
-        by_operation=by_operation,
-        output=output,
-        structure={name: [s for s, on in enumerate(depends) if first + t in on] for t, name in enumerate(targets)},
-        small=small,
-        forward=jax.jit(forward),
-        locals=jax.jit(locals_),
-        pull=jax.jit(pull),
-    )
+def _one_hot(targets: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
+    """For each target the rows of an identity over all of their elements that are its own, of its shape."""
+    rows, start = {}, 0
+    for name, aval in targets.items():
+        eye = jnp.eye(n_rows, _size(aval), -start, dtype=aval.dtype)
+        rows[name] = eye.reshape(n_rows, *aval.shape)
+        start += _size(aval)
+    return rows
 
 
 def _strong(residual: jax.Array) -> jax.Array:
@@ -438,7 +463,7 @@ def _read(plan: _Plan, leaves: Sequence[Any]) -> Graph:
     output, values, reached, grads, pullback = plan.forward(leaves)
     blocks = _blocks(plan, plan.locals(pullback))
     one = jnp.ones_like(output)
-    intermediates = dict(zip(plan.targets, grads[plan.n_arguments :], strict=False))
+    intermediates = dict(zip(plan.targets, grads[len(plan.arguments) :], strict=False))
     bars = {name: intermediates.get(name, one) for name in plan.targets}
     pulled = _pulled(plan, pullback, bars)
     output, values, reached, grads, bars = jax.device_get((output, values, reached, grads, bars))
