@@ -10,6 +10,8 @@ import numpy as np
 from jaxgrad import neuron, routes
 from jaxgrad.check import Check
 from jaxgrad.compare import Row
+from jaxgrad.explain import explain
+from jaxgrad.graph import Edge, Graph, Node
 from jaxgrad.reference import Number
 
 WIDTH = 80
@@ -123,17 +125,26 @@ def _parts(check: Check) -> Iterator[list[str]]:
 
 
 def _chain_rule(check: Check) -> list[str]:
-    """The chain rule of each argument, with the numbers of the route by hand."""
-    local, columns = check.record.aux, neuron.quantities(check.record)
-    shared = " * ".join(f"{local[name]:.4g}" for name in ("df/dh", "dh/dk", "dk/dz"))
-    names = [name for name in columns if name.startswith(("df/dw", "df/dx"))]
-    lines = []
-    for name in names[:_MOST_LINES]:
-        last = name.replace("df", "dz")
-        lines.append(f"{name} = df/dh * dh/dk * dk/dz * {last} = {shared} * {columns[last]:.4g} = {columns[name]:.4g}")
+    """The chain rule of each argument in the ledger's words, with the numbers of the route by hand."""
+    graph = _graph(check)
+    names = [name for name, node in graph.nodes.items() if node.kind == "argument"]
+    lines = [line for name in names[:_MOST_LINES] for line in explain(graph, name).splitlines()]
     if len(names) > _MOST_LINES:
         lines.append(f"... and {len(names) - _MOST_LINES} more.")
     return [*lines, ""]
+
+
+def _graph(check: Check) -> Graph:
+    """The neuron as part 1 has it: values, gradients and local derivatives by hand."""
+    record, columns = check.record, neuron.quantities(check.record)
+    arguments = {f"w{i}": value for i, value in enumerate(check.table.w)}
+    arguments |= {f"x{i}": value for i, value in enumerate(check.table.x)}
+    nodes = {name: Node(name, "argument", value, columns[f"df/d{name}"]) for name, value in arguments.items()}
+    nodes |= {name: Node(name, "tag", record.values[name], record.grads[name]) for name in record.names}
+    edges = {(name, "z"): Edge(name, "z", columns[f"dz/d{name}"], columns[f"df/d{name}"]) for name in arguments}
+    for source, target, local in (("z", "k", "dk/dz"), ("k", "h", "dh/dk"), ("h", "f", "df/dh")):
+        edges[source, target] = Edge(source, target, columns[local], record.grads[source])
+    return Graph(nodes, edges, output="f")
 
 
 def _line_format(check: Check) -> Callable[[str, str, str, Sequence[str]], str]:
