@@ -44,7 +44,7 @@ def finite_difference(
 
     Returns:
       A function of the same arguments that returns a `Record` in float64, its gradients of the arguments' shapes, with
-      how far each may be off in `uncertainty`: the difference from twice the step, and rounding.
+      how far each may be off in `uncertainty`: the difference from twice the step, rounding, and a kink.
 
     Raises:
       OutputError: the output is not a real scalar.
@@ -63,20 +63,23 @@ def finite_difference(
 
     def gradient(point: _Point) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         steps = np.finfo(np.float64).eps ** (1 / (order + 1)) * np.maximum(1, np.abs(point.at))
-        one, two = (_central(point, steps * times) for times in (1, 2))
+        (one, bend), (two, wider_bend) = (_central(point, steps * times) for times in (1, 2))
         found = one if order == 2 else (4 * one - two) / 3
         # Doubling the step quadruples the error of order 2; what is left of the better estimate is far less.
         rounding = 64 * np.finfo(np.float64).eps * max(abs(point.output), point.size) / steps
-        return found, np.abs(one - two) + rounding
+        # Over twice the step a curve bends twice as much, a kink as much: there any slope between is right (relu at 0).
+        kink = np.where(np.abs(wider_bend) < 1.5 * np.abs(bend), np.abs(bend), 0)
+        return found, np.abs(one - two) + rounding + kink
 
     return _oracle(fun, gradient, argnums, names)
 
 
-def _central(point: "_Point", steps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _central(point: "_Point", steps: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The central differences, and by how much the slope to the right is above that to the left."""
     plus, minus = (point.outputs(sign * steps, np.float64) for sign in (1, -1))
     # The steps as they are: a + s is a rounded number.
     taken = (point.at + steps) - (point.at - steps)
-    return np.asarray((plus - minus) / taken)
+    return (plus - minus) / taken, (plus - 2 * point.output + minus) / steps
 
 
 def complex_step(

@@ -117,7 +117,7 @@ def test_every_oracle_finds_a_wrong_rule(oracle, x):
 def test_the_neuron_agrees_with_all_oracles_in_every_dtype(dtype):
     rng = np.random.default_rng(0)
     run = jax.jit(neuron.backprop)
-    for _ in range(5):
+    for _ in range(2):
         x, w = (rng.uniform(-1, 1, n).astype(dtype) for n in (4, 5))
         for name, oracle in ORACLES.items():
             comparison = compare(run(x, w), oracle(neuron.forward)(x, w))
@@ -166,6 +166,14 @@ def test_finite_differences_know_how_far_off_they_may_be():
             errors.append(abs(record.arg_grads[0] - truth))
             assert errors[-1] <= record.uncertainty["arg[0].grad"] + 1e-14
             assert errors[-1] < 1e-7
+
+
+def test_at_a_kink_any_slope_between_is_right():
+    fun = PROGRAMS["layers"][0]
+    p = {"w1": np.float32([[-0.1, 1.0]]), "w2": np.eye(2, dtype=np.float32)}
+    x = np.float32([1.0])
+    assert np.all(retain_grads(fun)(p, x).values["h"][0] == 0)
+    assert compare(retain_grads(fun)(p, x), finite_difference(fun)(p, x)).ok
 
 
 def test_a_right_gradient_leaves_a_remainder_of_order_2_and_a_wrong_one_of_order_1():
