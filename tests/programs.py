@@ -86,26 +86,27 @@ class Point:
     shape: tuple[int, ...]
     in_while: bool
     in_branch: bool
+    in_select: bool  # in a branch that data choose in a vmap: to JAX a select, which evaluates every branch
 
     @property
     def full_shape(self):
         return tuple(n for _, n in self.loops) + self.shape
 
 
-def points(block, path=(), loops=(), in_while=False, in_branch=False):
+def points(block, path=(), loops=(), in_while=False, in_branch=False, in_select=False):
     """Every tag of a program, in its order."""
     for i, s in enumerate(block.statements):
         here = (*path, i)
         if s.kind == "tag":
-            yield Point(here, s.name, loops, s.shape, in_while, in_branch)
+            yield Point(here, s.name, loops, s.shape, in_while, in_branch, in_select)
         around = loops
         if s.kind in ("scan", "fori", "vmap"):
             around = (*loops, ("vmap" if s.kind == "vmap" else "scan", s.option["length"]))
+        selects = s.kind == "switch" and s.option["index"] is None and "vmap" in dict(loops)
+        state = (in_while or s.kind == "while", in_branch or s.kind == "switch", in_select or selects)
         for j, inner in enumerate(s.blocks):
             for copy in range(2 if s.kind == "twice" else 1):
-                yield from points(
-                    inner, (*here, j, copy), around, in_while or s.kind == "while", in_branch or s.kind == "switch"
-                )
+                yield from points(inner, (*here, j, copy), around, *state)
 
 
 def names(program):
@@ -230,20 +231,20 @@ def _structured(s, passed, functions):
 
 
 def _with_jvp_rule(f):
-    """`f` with twice its derivative, so that a rule that is lost shows."""
+    """`f` with twice its derivative, of every order, so that a rule that is lost shows."""
     g = jax.custom_jvp(f)
 
     @g.defjvp
     def rule(primals, tangents):
-        results, results_dot = jax.jvp(f, primals, tangents)
-        return results, [2 * dot for dot in results_dot]
+        _, results_dot = jax.jvp(f, primals, tangents)
+        return g(*primals), [2 * dot for dot in results_dot]
 
     return g
 
 
 def _with_vjp_rule(f):
     g = jax.custom_vjp(f)
-    g.defvjp(lambda *args: (f(*args), args), lambda args, bars: jax.vjp(f, *args)[1]([2 * bar for bar in bars]))
+    g.defvjp(lambda *args: (g(*args), args), lambda args, bars: jax.vjp(f, *args)[1]([2 * bar for bar in bars]))
     return g
 
 

@@ -108,15 +108,22 @@ def agrees(point, value, grad, reached, opened):
             np.shape(value) == on.shape
             and close(np.where(on, value, 0), np.where(on, wanted, 0))
             and (grad is None or close(grad, np.sum(opened.grads[point.path], axis=unbatched)))
-            and (reached is None or np.array_equal(spread(reached, on), on))
+            and (reached is None or covers(point, spread(point, reached, unbatched, on), on))
         )
         if matches:
             return True
     return False
 
 
-def spread(reached, like):
-    return np.broadcast_to(np.reshape(reached, np.shape(reached) + (1,) * (like.ndim - np.ndim(reached))), like.shape)
+def covers(point, reached, visited):
+    return np.all(reached >= visited) if point.in_select else np.array_equal(reached, visited)
+
+
+def spread(point, reached, unbatched, like):
+    """Was the branch taken, for each entry of the value: `reached` has the axes of the outermost scans."""
+    kinds = [kind for i, (kind, _) in enumerate(point.loops) if i not in unbatched]
+    scans = [i for i, kind in enumerate(kinds) if kind == "scan"][: np.ndim(reached)]
+    return np.broadcast_to(np.expand_dims(reached, [i for i in range(like.ndim) if i not in scans]), like.shape)
 
 
 def retained(fun, args, names, transform=lambda fun: fun):
@@ -259,11 +266,17 @@ def test_the_pullback_is_linear_and_agrees_with_retain_grads(program, seed):
 def test_a_tag_changes_nothing_but_where_it_is_retained(program, seed):
     args = inputs(seed)
     fun, plain = built(program), built(program, identity)
-    for transform in (lambda f: f, jax.grad, jax.vmap, lambda f: jax.checkpoint(jax.grad(f))):
-        operands = [jnp.stack([a, a]) for a in args] if transform is jax.vmap else args
-        tagged, untagged = (jax.jit(transform(f)) for f in (fun, plain))
-        assert tagged.lower(*operands).as_text() == untagged.lower(*operands).as_text()
+    batch = [jnp.stack([a, a]) for a in args]
+    texts = [(lambda f: f, args), (jax.vmap, batch)]
+    if not any(point.in_branch for point in names(program).values()):
+        # A residual that a branch only passes on is the operand itself to JAX, but not through a tag. (So it is for
+        # what a loop or a branch returns untouched: no program here does.)
+        texts += [(jax.grad, args), (lambda f: jax.checkpoint(jax.grad(f)), args)]
+    for transform, operands in texts:
+        tagged, untagged = (jax.jit(transform(f)).lower(*operands).as_text() for f in (fun, plain))
+        assert tagged == untagged
     assert np.array_equal(fun(*args), plain(*args))
+    assert np.array_equal(*(jax.jit(jax.grad(f))(*args) for f in (fun, plain)))
 
 
 @examples(3)
@@ -286,4 +299,5 @@ def test_the_second_derivative_through_a_gradient_is_that_of_the_program_cut_ope
 
     want = jax.grad(wanted)(args[0])
     assert close(jax.grad(seconds)(args[0]), want)
-    assert close(jax.jacfwd(seconds)(args[0]), want)
+    if "custom_vjp" not in repr(program):  # which JAX does not differentiate forward
+        assert close(jax.jacfwd(seconds)(args[0]), want)
