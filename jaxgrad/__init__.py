@@ -1,6 +1,7 @@
 """Backpropagation you can read, check and batch, in JAX."""
 
 from jaxgrad import neuron, reference
+from jaxgrad.batch import batch
 from jaxgrad.compare import Comparison, compare
 from jaxgrad.errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad.ledger import Ledger, ledger
@@ -22,6 +23,7 @@ __all__ = [
     "TableError",
     "TagError",
     "__version__",
+    "batch",
     "compare",
     "complex_step",
     "finite_difference",

@@ -1,0 +1,159 @@
+"""batch: a function of one row over as many rows as there are.
+
+Two roads lead over the rows. From the host, blocks go through one compiled program, on every core, and their results
+are put into place in host memory: one compilation whatever the number of rows. On the devices, one program for that
+number of rows writes into memory that is handed to it: nothing is moved twice.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxgrad import blocks, devices, host
+from jaxgrad.errors import InputError
+from jaxgrad.rows import Rows, read
+
+
+def batch(
+    fun: Callable[..., Any], in_axes: Any = 0, *, batch_size: int | None = None, mesh: Mesh | None = None
+) -> "Batched":
+    r"""Transforms `fun`, of one row, into a function of many: `jit(vmap(fun))`, in blocks.
+
+    | call | what runs |
+    |---|---|
+    | `batched(*args)` on a CPU | blocks of rows, on every core; compiled once, whatever the number of rows |
+    | `batched(*args, out=last)` | into the memory of `last`, which is gone afterwards; compiled for that number |
+    | with a `mesh`, or on a GPU or TPU | one program over the devices; compiled for that number of rows |
+
+    `fun` is traced once for rows of one shape and dtype (once more on a mesh). On a CPU, rows are computed in blocks
+    whose arguments and results stay in a core's cache; of fewer rows than a block the last one is repeated.
+
+    JAX runs a loop on one core of a CPU device. For all cores with `out=`, make a device of each core before the
+    first computation, and split the rows over them:
+
+        jax.config.update("jax_num_cpu_devices", os.cpu_count())
+        mesh = jax.make_mesh((os.cpu_count(),), ("rows",))
+
+    Args:
+      fun: pure function of one row that `vmap` takes; its result is any pytree of arrays, a `Record` for one.
+      in_axes: which axis of each argument holds the rows, as `vmap` has it: an integer, None for an argument that
+        every row shares, or a tuple with an entry (or a tree of them) for each argument.
+      batch_size: rows that are computed at a time, which bounds the memory of intermediates. Chosen for the cache if
+        None; on a GPU or TPU all rows then.
+      mesh: devices over whose axes the rows are split. Rows that do not divide evenly come back on every device. On
+        a mesh of several processes, NumPy arguments are that process's rows.
+
+    Returns:
+      A `Batched`: `batched(*args, out=None)` gives `fun`'s result with the rows as leading axis of each array, and
+      `batched.stream(calls)` does so for rows that do not fit in memory.
+
+    Raises:
+      InputError: batch_size is no positive integer; and when called: an argument has no such axis, the numbers of
+        rows differ, `out` is no result of this shape.
+
+    Example:
+      >>> from jaxgrad import neuron
+      >>> batched = batch(neuron.backprop, in_axes=(0, None))
+      >>> x, w = np.array([[1, 2], [3, -1], [0, 0]], np.float32), np.array([0.5, -0.3, 0.1], np.float32)
+      >>> record = batched(x, w)
+      >>> print(record.values["f"], record.arg_grads[1].shape)
+      [0.5        0.8698915  0.5249792] (3, 3)
+      >>> record = batched(x + 1, w, out=record)  # into the memory of the last result
+    """
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if batch_size is not None and (not whole or batch_size < 1):
+        raise InputError(f"batch_size is {batch_size!r}; expected a positive number of rows, or None.")
+    return Batched(fun, in_axes, batch_size, mesh)
+
+
+class Batched:
+    """What `batch` returns: call it with rows, or let it `stream`."""
+
+    def __init__(self, fun: Callable[..., Any], in_axes: Any, batch_size: int | None, mesh: Mesh | None):
+        # vmap goes into a jitted function without tracing it again, however many rows there are.
+        self._fun = jax.jit(fun)
+        self._in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+        self._batch_size = batch_size
+        self._mesh = mesh
+        self._plans: dict[Any, _Plan] = {}
+
+    def __call__(self, *args: Any, out: Any = None) -> Any:
+        """`fun`'s results for every row, stacked along a leading axis.
+
+        Args:
+          *args: as `in_axes` says; JAX or NumPy arrays, memory maps too.
+          out: the last call's result for as many rows, whose memory is used again. It is deleted.
+        """
+        rows = read(args, self._in_axes)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in rows.leaves):
+            return jax.vmap(self._fun, self._in_axes)(*args)
+        plan = self._plan(rows)
+        if out is None and self._mesh is None and plan.on_host(rows):
+            results: list[Any] = plan.from_host(rows)
+        else:
+            results = plan.from_devices(rows, out)
+        return jax.tree.unflatten(plan.block.tree, results)
+
+    def stream(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """The results of many calls in their order, the next one computed while the last one is used.
+
+        Args:
+          calls: the arguments of each call, a tuple; any number of rows in each. Another thread reads it, one call
+            ahead.
+
+        Example:
+          >>> rows = np.arange(10.0, dtype=np.float32)  # or np.load(path, mmap_mode="r")
+          >>> calls = ((rows[start : start + 4],) for start in range(0, 10, 4))
+          >>> [squares.sum().item() for squares in batch(jnp.square).stream(calls)]
+          [14.0, 126.0, 145.0]
+        """
+        return host.ahead(self(*args) for args in calls)
+
+    def _plan(self, rows: Rows) -> "_Plan":
+        shapes = tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in rows.shapes(1))
+        settings = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        key = (rows.tree, rows.axes, shapes, settings)
+        if key not in self._plans:
+            block = blocks.plan(self._fun, self._in_axes, rows, self._batch_size)
+            self._plans[key] = _Plan(block, self._batch_size, self._mesh)
+        return self._plans[key]
+
+
+class _Plan:
+    """How rows of one shape and dtype are computed; its programs are compiled when they are first used."""
+
+    def __init__(self, block: blocks.Block, batch_size: int | None, mesh: Mesh | None):
+        self.block = block
+        self._size = host.rows_in_call(block, batch_size)
+        self._program: host.Program | None = None
+        self._on_devices = devices.compiled(block, mesh, all_at_once=batch_size is None)
+        self._mesh = mesh
+
+    def on_host(self, rows: Rows) -> bool:
+        """Whether host memory is all that rows and results take."""
+        arrays = [leaf for leaf in rows.leaves if isinstance(leaf, jax.Array)]
+        dtypes = [leaf.dtype for leaf in arrays] + [leaf.dtype for leaf in self.block.row]
+        platforms = {device.platform for leaf in arrays for device in leaf.devices()} or {jax.default_backend()}
+        return (
+            platforms == {"cpu"}
+            and all(len(leaf.devices()) == 1 for leaf in arrays)
+            and not any(jnp.issubdtype(dtype, jax.dtypes.extended) for dtype in dtypes)
+        )
+
+    def from_host(self, rows: Rows) -> list[Any]:
+        results = [host.empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
+        if rows.count:
+            self.into(results, rows)
+        return [jax.device_put(result, may_alias=True) for result in results]
+
+    def into(self, results: list[np.ndarray[Any, Any]], rows: Rows) -> None:
+        if self._program is None:
+            self._program = host.compiled(self.block, rows, self._size)
+        host.into(results, self._program, rows, self._size)
+
+    def from_devices(self, rows: Rows, out: Any) -> list[Any]:
+        return devices.run(self._on_devices, self.block, self._mesh, rows, out)

@@ -1,0 +1,105 @@
+"""On the devices: one program for all the rows, split over a mesh, which writes into memory that it is given."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxgrad.blocks import Block
+from jaxgrad.errors import InputError
+from jaxgrad.rows import Rows
+
+Program = Callable[..., list[jax.Array]]
+
+
+def compiled(block: Block, mesh: Mesh | None, *, all_at_once: bool) -> Program:
+    """The program, jitted: memory for the results or None, the arguments' leaves -> the results.
+
+    A CPU computes its rows in blocks; another device, whose cache its many cores share, all at once if it may.
+    """
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    all_at_once = all_at_once and platform != "cpu"
+
+    def run(out: list[Any] | None, *leaves: Any) -> list[Any]:
+        rows = next(leaf.shape[axis] for leaf, axis in zip(leaves, block.axes, strict=True) if axis is not None)
+        return block.fun(*leaves) if all_at_once else block.over(rows, rows, out, *leaves)
+
+    if mesh is not None:
+        run = jax.shard_map(
+            run,
+            mesh=mesh,
+            in_specs=(_spec(mesh, 0), *(_spec(mesh, axis) for axis in block.axes)),
+            out_specs=_spec(mesh, 0),
+            check_vma=False,  # each device has rows of its own: nothing is summed over them
+        )
+    # Where the results are not written over `out`, XLA still takes its memory for them.
+    program: Program = jax.jit(run, donate_argnums=0, keep_unused=True)
+    return program
+
+
+def run(program: Program, block: Block, mesh: Mesh | None, rows: Rows, out: Any) -> list[jax.Array]:
+    """The results of all rows, in the memory of `out` if there is one.
+
+    Raises:
+      InputError: `out` is no result for these rows; or several processes, and the rows of this one do not divide
+        over its devices.
+    """
+    reused = None if out is None else _reusable(out, block, rows.count)
+    if mesh is None:
+        return program(reused, *rows.leaves)
+    missing = _missing(rows.count, mesh)
+    leaves = list(rows.block(0, rows.count + missing)) if missing else rows.leaves
+    placed = [
+        _place(leaf, NamedSharding(mesh, _spec(mesh, axis))) for leaf, axis in zip(leaves, rows.axes, strict=True)
+    ]
+    if not missing:
+        return program(reused, *placed)
+    for leaf in reused or ():
+        leaf.delete()
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return [jax.device_put(result, everywhere)[: rows.count] for result in program(None, *placed)]
+
+
+def _reusable(out: Any, block: Block, count: int) -> list[jax.Array]:
+    leaves, tree = jax.tree.flatten(out)
+    want = [((count, *row.shape), row.dtype) for row in block.row]
+    if tree != block.tree:
+        raise InputError(f"out is {tree}; expected a result of this function, {block.tree}.")
+    for leaf, (shape, dtype) in zip(leaves, want, strict=True):
+        if not isinstance(leaf, jax.Array) or leaf.is_deleted():
+            found = "was used before" if isinstance(leaf, jax.Array) else f"holds a {type(leaf).__name__}"
+            raise InputError(f"out {found}; expected the arrays of the last result, which each call can use once.")
+        if (leaf.shape, leaf.dtype) != (shape, dtype):
+            raise InputError(
+                f"out holds {leaf.dtype}{list(leaf.shape)} where this result has {dtype}{list(shape)}; expected the "
+                "result of a call with as many rows. Leave it out for new memory."
+            )
+    if len({id(leaf) for leaf in leaves}) < len(leaves):
+        raise InputError("out holds one array twice; expected the last result, each array with memory of its own.")
+    return leaves
+
+
+def _missing(count: int, mesh: Mesh) -> int:
+    """Rows that are wanting for every device to have as many."""
+    devices = len(mesh.local_devices)
+    missing = -count % devices
+    if missing and mesh.is_multi_process:
+        raise InputError(
+            f"this process has {count} rows and {devices} devices of the mesh; over several processes each device "
+            f"must have as many rows. Add {missing} rows and drop their results."
+        )
+    return missing
+
+
+def _place(leaf: Any, sharding: NamedSharding) -> Any:
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return leaf
+    return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+
+def _spec(mesh: Mesh, axis: int | None) -> PartitionSpec:
+    return PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, mesh.axis_names)
