@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -139,9 +138,7 @@ class _Plan:
         dtypes = [leaf.dtype for leaf in arrays] + [leaf.dtype for leaf in self.block.row]
         platforms = {device.platform for leaf in arrays for device in leaf.devices()} or {jax.default_backend()}
         return (
-            platforms == {"cpu"}
-            and all(len(leaf.devices()) == 1 for leaf in arrays)
-            and not any(jnp.issubdtype(dtype, jax.dtypes.extended) for dtype in dtypes)
+            platforms == {"cpu"} and all(len(leaf.devices()) == 1 for leaf in arrays) and all(map(host.takes, dtypes))
         )
 
     def from_host(self, rows: Rows) -> list[Any]:
@@ -153,7 +150,7 @@ class _Plan:
     def into(self, results: list[np.ndarray[Any, Any]], rows: Rows) -> None:
         if self._program is None:
             self._program = host.compiled(self.block, rows, self._size)
-        host.into(results, self._program, rows, self._size)
+        host.into(results, self._program, self.block, rows, self._size)
 
     def from_devices(self, rows: Rows, out: Any) -> list[Any]:
         return devices.run(self._on_devices, self.block, self._mesh, rows, out)

@@ -1,6 +1,7 @@
 """From the host: any number of rows through one compiled program, on every core, into host memory."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -9,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxgrad.blocks import Block
 from jaxgrad.rows import Rows
 
-CALL = 16 << 20  # bytes that a call from the host computes: some milliseconds, to its overhead of 0.1
+CALL = 12 << 20  # bytes that a call from the host computes: milliseconds, of which its overhead is 0.1
 ALIGNMENT = 64  # bytes: JAX takes over host memory that is aligned so without a copy
 
 Program = Callable[..., list[jax.Array]]
@@ -25,23 +27,46 @@ def rows_in_call(block: Block, batch_size: int | None) -> int:
 
 
 def compiled(block: Block, rows: Rows, size: int) -> Program:
-    """The one program: the number of rows and the leaves of `size` rows -> the results of `size` rows."""
-    program = jax.jit(lambda count, *leaves: block.over(size, count, None, *leaves))
+    """The one program: memory to write over, a number of rows, the leaves of `size` rows -> their results."""
+
+    def run(out: list[jax.Array], count: jax.Array, *leaves: Any) -> list[jax.Array]:
+        typed = [lax.bitcast_convert_type(o, row.dtype) for o, row in zip(out, block.row, strict=True)]
+        results = block.over(size, count, typed, *leaves)
+        return [lax.bitcast_convert_type(result, o.dtype) for result, o in zip(results, out, strict=True)]
+
     count = jax.ShapeDtypeStruct((), jnp.int32)
-    found: Program = program.lower(count, *rows.shapes(size)).compile()
+    program = jax.jit(run, donate_argnums=0, keep_unused=True)
+    found: Program = program.lower(jax.eval_shape(lambda: _memory(block, size)), count, *rows.shapes(size)).compile()
     return found
 
 
-def into(results: Sequence[np.ndarray[Any, Any]], program: Program, rows: Rows, size: int) -> None:
+def into(results: Sequence[np.ndarray[Any, Any]], program: Program, block: Block, rows: Rows, size: int) -> None:
     """Writes the results of each row into its place."""
     rows = Rows(tuple(map(np.asarray, rows.leaves)), rows.axes, rows.tree, rows.count)
+    memory = threading.local()  # of a core: the results of a call, which the next one writes over
 
     def work(start: int) -> None:
         count = min(size, rows.count - start)
-        for result, leaf in zip(results, program(np.int32(count), *rows.block(start, size)), strict=True):
-            result[start : start + count] = np.asarray(leaf)[:count]
+        out = getattr(memory, "out", None) or _memory(block, size)
+        memory.out = program(out, np.int32(count), *rows.block(start, size))
+        for result, leaf in zip(results, memory.out, strict=True):
+            # A view by this protocol ends with it; np.asarray's would stay, and the memory not be written again.
+            result[start : start + count] = np.from_dlpack(leaf)[:count].view(result.dtype)
 
     _on_every_core(work, range(0, rows.count, size))
+
+
+def _memory(block: Block, size: int) -> list[jax.Array]:
+    # NumPy views no bfloat16 of JAX's: its bits are handed over.
+    return [
+        jnp.zeros((size, *row.shape), row.dtype if np.dtype(row.dtype).isbuiltin == 1 else jnp.uint16)
+        for row in block.row
+    ]
+
+
+def takes(dtype: Any) -> bool:
+    """Whether NumPy can view results of this dtype in JAX's memory."""
+    return dtype == jnp.bfloat16 or (not jnp.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).isbuiltin == 1)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
