@@ -4,7 +4,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 from jaxgrad import __version__, neuron, report
 from jaxgrad.check import check
 from jaxgrad.errors import InputError, JaxgradError
+from jaxgrad.evaluate import DTYPES, ON_BAD_ROW, Summary, evaluate, plan
 from jaxgrad.ledger import ledger
 from jaxgrad.reference import load
 
@@ -23,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status: 0 agree, 1 differ, 2 cannot, 130 interrupted."""
     arguments = _parser().parse_args(_with_values(sys.argv[1:] if argv is None else argv))
     try:
+        if arguments.command == "evaluate":
+            return _evaluate(arguments)
         if arguments.command == "explain":
             return _explain(arguments.x, arguments.w, arguments.output)
         return _report(arguments.table, as_json=arguments.json)
@@ -59,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("-x", metavar="NUMBERS", required=True, help="inputs, as 1,2")
     explain.add_argument("-w", metavar="NUMBERS", required=True, help="weights, the bias last, as 0.5,-0.3,0.1")
     explain.add_argument("-o", "--output", metavar="FILE", help="draw it too: .svg .png .dot .mmd .html or .json")
+    _add_evaluate(commands)
     check_ = commands.add_parser(
         "check",
         help="check a table of your own: the same as --table FILE",
@@ -69,6 +75,33 @@ def _parser() -> argparse.ArgumentParser:
     # Without a default of its own, so that the option may stand before the command too.
     check_.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the report as JSON")
     return parser
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="compute all values and gradients for each row of a file",
+        description="Computes the neuron's values and gradients for each row of a file: z, k, h, f, df/dz, df/dk, "
+        "df/dh, df/dw0, ..., df/dx0, ..., a column each.",
+        epilog="Until it is whole, OUT is called OUT.part. Exit status: 0 done, 2 it cannot be done, 130 interrupted.",
+    )
+    parser.add_argument("rows", metavar="ROWS", help="a .csv, .npy, .parquet or .arrow file, a column for each input")
+    parser.add_argument("-w", metavar="W", required=True, help="weights, the bias last: 0.5,-0.3,0.1 or a file of them")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="a .npy, .parquet, .arrow or .csv file")
+    parser.add_argument(
+        "--columns", metavar="NAMES", type=_list, help="the inputs' columns, as a,b or 0,1 (default: all)"
+    )
+    parser.add_argument("--keep", metavar="NAMES", type=_list, help="quantities to write, as f,df/dw* (default: all)")
+    parser.add_argument("--dtype", choices=DTYPES, help="compute in it (default: the rows', float32 for text)")
+    parser.add_argument("--batch-size", metavar="N", type=int, help="rows at a time")
+    bad_row = "what to do with a row where a number is missing, infinite, NaN or none (default: error)"
+    parser.add_argument("--on-bad-row", choices=ON_BAD_ROW, default="error", help=bad_row)
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier run was broken off")
+    parser.add_argument("--overwrite", action="store_true", help="write over OUT if it exists")
+
+
+def _list(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _with_values(argv: Sequence[str]) -> list[str]:
@@ -90,6 +123,54 @@ def _explain(x: str, w: str, path: str | None) -> int:
         written = f"\n\nWrote {path}."
     _write(f"{report.formulas(len(x.split(',')))}\n\n{found}{written}")
     return DONE
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    task = plan(
+        arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
+        batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row,
+    )  # fmt: skip
+    try:
+        with _progress() as progress:
+            summary = evaluate(
+                task, arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress
+            )
+    except KeyboardInterrupt:
+        _cannot(f'interrupted. What was done is in "{arguments.output}.part": give --resume to go on with it.')
+        return INTERRUPTED
+    except OSError as error:
+        left = f'What was done is in "{arguments.output}.part": give --resume to go on with it.'
+        return _cannot(f'"{error.filename or arguments.output}": {error.strerror or error}. {left}')
+    _write(_what_was_done(summary))
+    return DONE
+
+
+def _what_was_done(summary: Summary) -> str:
+    if not summary.read:
+        return f"{summary.out} was whole already; nothing was done."
+    went_on = f", {summary.resumed} of them earlier" if summary.resumed else ""
+    bad = f" Bad rows: {summary.bad}, the first: {summary.first_bad}." if summary.bad else ""
+    wrote = f"wrote {summary.written} of {summary.columns} columns to {summary.out}"
+    return f"Read {summary.read} rows{went_on}, {wrote}.{bad}"
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int | None], None]]:
+    """Shows the rows done, their speed and the time left, on a terminal."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda done, total: None
+        return
+    with tqdm(unit=" rows", unit_scale=True, disable=None, file=sys.stderr) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            if bar.total is None and total is not None:
+                bar.reset(total)
+                bar.initial = done
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _numbers(option: str, text: str) -> jax.Array:
