@@ -5,7 +5,7 @@ are put into place in host memory: one compilation whatever the number of rows. 
 number of rows writes into memory that is handed to it: nothing is moved twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from jaxgrad import blocks, devices, host
 from jaxgrad.errors import InputError
+from jaxgrad.reuse import checked
 from jaxgrad.rows import Rows, read
 
 
@@ -85,17 +86,17 @@ class Batched:
 
         Args:
           *args: as `in_axes` says; JAX or NumPy arrays, memory maps too.
-          out: the last call's result for as many rows, whose memory is used again. It is deleted.
+          out: the last call's result for as many rows, whose memory is used again; it is deleted. Or NumPy arrays
+            in the same structure, memory maps too, which are written to and returned.
         """
         rows = read(args, self._in_axes)
         if any(isinstance(leaf, jax.core.Tracer) for leaf in rows.leaves):
             return jax.vmap(self._fun, self._in_axes)(*args)
         plan = self._plan(rows)
-        if out is None and self._mesh is None and plan.on_host(rows):
-            results: list[Any] = plan.from_host(rows)
-        else:
-            results = plan.from_devices(rows, out)
-        return jax.tree.unflatten(plan.block.tree, results)
+        if isinstance(next(iter(jax.tree.leaves(out)), None), np.ndarray):
+            plan.into(checked(out, plan.block, rows.count, np.ndarray), rows)
+            return out
+        return jax.tree.unflatten(plan.block.tree, plan.results(rows, out))
 
     def stream(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """The results of many calls in their order, the next one computed while the last one is used.
@@ -127,30 +128,44 @@ class _Plan:
 
     def __init__(self, block: blocks.Block, batch_size: int | None, mesh: Mesh | None):
         self.block = block
-        self._size = host.rows_in_call(block, batch_size)
-        self._program: host.Program | None = None
+        self._batch_size = batch_size
+        self._from_host: host.Program | None = None
         self._on_devices = devices.compiled(block, mesh, all_at_once=batch_size is None)
         self._mesh = mesh
 
-    def on_host(self, rows: Rows) -> bool:
+    def results(self, rows: Rows, out: Any) -> list[Any]:
+        """The results of every row, in new memory or in that of `out`."""
+        if out is not None:
+            return self._run(rows, checked(out, self.block, rows.count, jax.Array))
+        if not self._is_on_host(rows):
+            return self._run(rows, None)
+        results = [host.empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
+        self.into(results, rows)
+        return [jax.device_put(result, may_alias=True) for result in results]
+
+    def into(self, results: Sequence[np.ndarray[Any, Any]], rows: Rows) -> None:
+        """Writes the results of every row into NumPy arrays."""
+        if not rows.count:
+            return
+        if not self._is_on_host(rows):
+            for result, leaf in zip(results, self._run(rows, None), strict=True):
+                result[...] = leaf
+            return
+        if self._from_host is None:
+            self._from_host = host.Program(self.block, rows, self._batch_size)
+        self._from_host(results, rows)
+
+    def _run(self, rows: Rows, out: list[jax.Array] | None) -> list[Any]:
+        return devices.run(self._on_devices, self._mesh, rows, out)
+
+    def _is_on_host(self, rows: Rows) -> bool:
         """Whether host memory is all that rows and results take."""
         arrays = [leaf for leaf in rows.leaves if isinstance(leaf, jax.Array)]
         dtypes = [leaf.dtype for leaf in arrays] + [leaf.dtype for leaf in self.block.row]
         platforms = {device.platform for leaf in arrays for device in leaf.devices()} or {jax.default_backend()}
         return (
-            platforms == {"cpu"} and all(len(leaf.devices()) == 1 for leaf in arrays) and all(map(host.takes, dtypes))
+            self._mesh is None
+            and platforms == {"cpu"}
+            and all(len(leaf.devices()) == 1 for leaf in arrays)
+            and all(map(host.takes, dtypes))
         )
-
-    def from_host(self, rows: Rows) -> list[Any]:
-        results = [host.empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
-        if rows.count:
-            self.into(results, rows)
-        return [jax.device_put(result, may_alias=True) for result in results]
-
-    def into(self, results: list[np.ndarray[Any, Any]], rows: Rows) -> None:
-        if self._program is None:
-            self._program = host.compiled(self.block, rows, self._size)
-        host.into(results, self._program, self.block, rows, self._size)
-
-    def from_devices(self, rows: Rows, out: Any) -> list[Any]:
-        return devices.run(self._on_devices, self.block, self._mesh, rows, out)

@@ -39,46 +39,25 @@ def compiled(block: Block, mesh: Mesh | None, *, all_at_once: bool) -> Program:
     return program
 
 
-def run(program: Program, block: Block, mesh: Mesh | None, rows: Rows, out: Any) -> list[jax.Array]:
+def run(program: Program, mesh: Mesh | None, rows: Rows, out: list[jax.Array] | None) -> list[jax.Array]:
     """The results of all rows, in the memory of `out` if there is one.
 
     Raises:
-      InputError: `out` is no result for these rows; or several processes, and the rows of this one do not divide
-        over its devices.
+      InputError: there are several processes, and the rows of this one do not divide over its devices.
     """
-    reused = None if out is None else _reusable(out, block, rows.count)
     if mesh is None:
-        return program(reused, *rows.leaves)
+        return program(out, *rows.leaves)
     missing = _missing(rows.count, mesh)
     leaves = list(rows.block(0, rows.count + missing)) if missing else rows.leaves
     placed = [
         _place(leaf, NamedSharding(mesh, _spec(mesh, axis))) for leaf, axis in zip(leaves, rows.axes, strict=True)
     ]
     if not missing:
-        return program(reused, *placed)
-    for leaf in reused or ():
+        return program(out, *placed)
+    for leaf in out or ():
         leaf.delete()
     everywhere = NamedSharding(mesh, PartitionSpec())
     return [jax.device_put(result, everywhere)[: rows.count] for result in program(None, *placed)]
-
-
-def _reusable(out: Any, block: Block, count: int) -> list[jax.Array]:
-    leaves, tree = jax.tree.flatten(out)
-    want = [((count, *row.shape), row.dtype) for row in block.row]
-    if tree != block.tree:
-        raise InputError(f"out is {tree}; expected a result of this function, {block.tree}.")
-    for leaf, (shape, dtype) in zip(leaves, want, strict=True):
-        if not isinstance(leaf, jax.Array) or leaf.is_deleted():
-            found = "was used before" if isinstance(leaf, jax.Array) else f"holds a {type(leaf).__name__}"
-            raise InputError(f"out {found}; expected the arrays of the last result, which each call can use once.")
-        if (leaf.shape, leaf.dtype) != (shape, dtype):
-            raise InputError(
-                f"out holds {leaf.dtype}{list(leaf.shape)} where this result has {dtype}{list(shape)}; expected the "
-                "result of a call with as many rows. Leave it out for new memory."
-            )
-    if len({id(leaf) for leaf in leaves}) < len(leaves):
-        raise InputError("out holds one array twice; expected the last result, each array with memory of its own.")
-    return leaves
 
 
 def _missing(count: int, mesh: Mesh) -> int:

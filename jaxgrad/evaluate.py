@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxgrad.part import Part, is_whole
 
 BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
 ON_BAD_ROW = ("error", "skip", "nan")
+_Columns = dict[str, np.ndarray[Any, Any]]
 DTYPES = ("float16", "float32", "float64")
 
 
@@ -174,10 +176,12 @@ def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None]
     total = None if task.stop is None else task.stop - task.start
     read, bad, first_bad = earlier, 0, None
     progress(read, total)
+    # One block is computed while another is written, in memory that is used again and again.
+    memories = cycle([{name: np.empty(task.block, task.dtype) for name in task.keep} for _ in range(2)])
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:
-        for block in host.ahead(_checked(task, task.start + earlier)):
-            columns = _computed(batched, task, block)
+        for block, memory in zip(host.ahead(_checked(task, task.start + earlier)), memories, strict=False):
+            columns = _computed(batched, task, block, memory)
             if writing is not None:
                 writing.result()
             writing = writer.submit(_write, sink, part, columns, len(block.x))
@@ -237,21 +241,20 @@ def _why(task: Task, chunk: sources.Chunk, start: int, row: int, column: int) ->
     return f'"{task.source.path}", row {start + row + 1}, column {name}: it {chunk.why.get((row, column), what)}'
 
 
-def _computed(batched: Batched, task: Task, block: _Block) -> dict[str, np.ndarray[Any, Any]]:
-    """The columns of a block's rows."""
+def _computed(batched: Batched, task: Task, block: _Block, memory: _Columns) -> _Columns:
+    """The columns of a block's rows, at the start of those in `memory`."""
     x = block.x
     if task.on_bad_row == "skip" and len(block.bad):
         x = np.delete(x, block.bad, axis=0)
-    results = batched(x, task.weights)
-    columns = {name: np.asarray(results[name]) for name in task.keep}
+    columns = {name: memory[name][: len(x)] for name in task.keep}
+    batched(x, task.weights, out=columns)
     if task.on_bad_row == "nan" and len(block.bad):
-        columns = {name: column.copy() for name, column in columns.items()}
         for column in columns.values():
             column[block.bad] = np.nan
     return columns
 
 
-def _write(sink: sinks.Sink, part: Part, columns: dict[str, np.ndarray[Any, Any]], read: int) -> None:
+def _write(sink: sinks.Sink, part: Part, columns: _Columns, read: int) -> None:
     rows = len(next(iter(columns.values())))
     if rows:
         sink.write(columns)

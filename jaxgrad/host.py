@@ -1,7 +1,6 @@
 """From the host: any number of rows through one compiled program, on every core, into host memory."""
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
@@ -18,50 +17,49 @@ from jaxgrad.rows import Rows
 CALL = 12 << 20  # bytes that a call from the host computes: milliseconds, of which its overhead is 0.1
 ALIGNMENT = 64  # bytes: JAX takes over host memory that is aligned so without a copy
 
-Program = Callable[..., list[jax.Array]]
 
+class Program:
+    """A block's function for any number of rows, compiled once for `size` of them."""
 
-def rows_in_call(block: Block, batch_size: int | None) -> int:
-    """Rows that one call computes: some blocks."""
-    return batch_size or block.size * max(1, CALL // (block.size * max(1, block.bytes_a_row)))
+    def __init__(self, block: Block, rows: Rows, batch_size: int | None):
+        self._block = block
+        self._size = batch_size or block.size * max(1, CALL // (block.size * max(1, block.bytes_a_row)))
+        self._free: list[list[jax.Array]] = []  # memory for the results of a call, for each core that is idle
+        self._compiled = self._compile(rows)
 
+    def _compile(self, rows: Rows) -> Callable[..., list[jax.Array]]:
+        block = self._block
 
-def compiled(block: Block, rows: Rows, size: int) -> Program:
-    """The one program: memory to write over, a number of rows, the leaves of `size` rows -> their results."""
+        def run(out: list[jax.Array], count: jax.Array, *leaves: Any) -> list[jax.Array]:
+            typed = [lax.bitcast_convert_type(o, row.dtype) for o, row in zip(out, block.row, strict=True)]
+            results = block.over(self._size, count, typed, *leaves)
+            return [lax.bitcast_convert_type(result, o.dtype) for result, o in zip(results, out, strict=True)]
 
-    def run(out: list[jax.Array], count: jax.Array, *leaves: Any) -> list[jax.Array]:
-        typed = [lax.bitcast_convert_type(o, row.dtype) for o, row in zip(out, block.row, strict=True)]
-        results = block.over(size, count, typed, *leaves)
-        return [lax.bitcast_convert_type(result, o.dtype) for result, o in zip(results, out, strict=True)]
+        shapes = jax.eval_shape(self._memory), jax.ShapeDtypeStruct((), jnp.int32), *rows.shapes(self._size)
+        program = jax.jit(run, donate_argnums=0, keep_unused=True).lower(*shapes).compile()
+        return program
 
-    count = jax.ShapeDtypeStruct((), jnp.int32)
-    program = jax.jit(run, donate_argnums=0, keep_unused=True)
-    found: Program = program.lower(jax.eval_shape(lambda: _memory(block, size)), count, *rows.shapes(size)).compile()
-    return found
+    def __call__(self, results: Sequence[np.ndarray[Any, Any]], rows: Rows) -> None:
+        """Writes the results of each row into its place."""
+        rows = Rows(tuple(map(np.asarray, rows.leaves)), rows.axes, rows.tree, rows.count)
+        size = self._size
 
+        def work(start: int) -> None:
+            count = min(size, rows.count - start)
+            memory = self._free.pop() if self._free else self._memory()
+            memory = self._compiled(memory, np.int32(count), *rows.block(start, size))
+            for result, leaf in zip(results, memory, strict=True):
+                # A view by this protocol ends with it; np.asarray's would stay, and keep the memory from its next use.
+                part = np.from_dlpack(leaf)[:count]  # type: ignore[arg-type]
+                result[start : start + count] = part if part.dtype == result.dtype else part.view(result.dtype)
+            self._free.append(memory)
 
-def into(results: Sequence[np.ndarray[Any, Any]], program: Program, block: Block, rows: Rows, size: int) -> None:
-    """Writes the results of each row into its place."""
-    rows = Rows(tuple(map(np.asarray, rows.leaves)), rows.axes, rows.tree, rows.count)
-    memory = threading.local()  # of a core: the results of a call, which the next one writes over
+        _on_every_core(work, range(0, rows.count, size))
 
-    def work(start: int) -> None:
-        count = min(size, rows.count - start)
-        out = getattr(memory, "out", None) or _memory(block, size)
-        memory.out = program(out, np.int32(count), *rows.block(start, size))
-        for result, leaf in zip(results, memory.out, strict=True):
-            # A view by this protocol ends with it; np.asarray's would stay, and the memory not be written again.
-            result[start : start + count] = np.from_dlpack(leaf)[:count].view(result.dtype)
-
-    _on_every_core(work, range(0, rows.count, size))
-
-
-def _memory(block: Block, size: int) -> list[jax.Array]:
-    # NumPy views no bfloat16 of JAX's: its bits are handed over.
-    return [
-        jnp.zeros((size, *row.shape), row.dtype if np.dtype(row.dtype).isbuiltin == 1 else jnp.uint16)
-        for row in block.row
-    ]
+    def _memory(self) -> list[jax.Array]:
+        # NumPy views no bfloat16 of JAX's: its bits are handed over.
+        dtypes = [row.dtype if np.dtype(row.dtype).isbuiltin == 1 else jnp.uint16 for row in self._block.row]
+        return [jnp.zeros((self._size, *row.shape), dtype) for row, dtype in zip(self._block.row, dtypes, strict=True)]
 
 
 def takes(dtype: Any) -> bool:

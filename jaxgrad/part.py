@@ -100,7 +100,6 @@ class Part:
     def publish(self) -> None:
         """Gives the whole file its name."""
         self.file.flush()
-        os.fsync(self.file.fileno())
         self.file.end()
         if self._overwrite:
             self._path.replace(self._out)

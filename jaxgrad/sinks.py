@@ -6,6 +6,7 @@ library that writes it knows them: their numbers don't matter, only their length
 """
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -15,6 +16,7 @@ from jaxgrad.errors import InputError
 from jaxgrad.sources import pyarrow
 
 WRITES = (".npy", ".parquet", ".arrow", ".csv")
+INTERLEAVED = 16_384  # rows whose columns are put together at a time, in the cache
 
 Columns = Mapping[str, np.ndarray[Any, Any]]
 
@@ -117,6 +119,7 @@ class _Npy:
     def __init__(self, file: Resumable, names: Sequence[str], dtype: np.dtype[Any], written: Sequence[int]):
         self._file = file
         self._dtype = np.dtype([(name, dtype) for name in names])
+        self._block = np.empty(INTERLEAVED, self._dtype)
         self._rows = sum(written)
         if written:
             file.skip()
@@ -124,8 +127,6 @@ class _Npy:
             file.write(self._header(0))
 
     def _header(self, rows: int) -> bytes:
-        from io import BytesIO
-
         header = BytesIO()
         # NumPy leaves room in it for the number of rows to grow.
         np.lib.format.write_array_header_1_0(
@@ -134,11 +135,13 @@ class _Npy:
         return header.getvalue()
 
     def write(self, columns: Columns) -> None:
-        block = np.empty(len(next(iter(columns.values()))), self._dtype)
-        for name, column in columns.items():
-            block[name] = column
-        self._file.write(block.view(np.uint8))
-        self._rows += len(block)
+        rows = len(next(iter(columns.values())))
+        for start in range(0, rows, INTERLEAVED):
+            block = self._block[: min(INTERLEAVED, rows - start)]
+            for name, column in columns.items():
+                block[name] = column[start : start + len(block)]
+            self._file.write(block.view(np.uint8))
+        self._rows += rows
 
     def close(self) -> None:
         self._file.rewrite(self._header(self._rows))

@@ -200,6 +200,21 @@ def test_settings_that_change_results_are_not_mixed_up():
         assert batched(np.zeros(2, np.float32)).dtype == np.float64
 
 
+def test_results_are_written_into_numpy_arrays(tmp_path):
+    batched = batch(lambda x: {"sum": x.sum(), "twice": 2 * x})
+    x = rows(400_001)
+    out = {"sum": np.zeros(400_001, np.float32), "twice": np.memmap(tmp_path / "out", np.float32, "w+", shape=x.shape)}
+    assert batched(x, out=out) is out
+    same(jax.tree.map(np.asarray, out), batched(x))
+
+
+def test_results_are_written_into_numpy_arrays_from_devices_too():
+    mesh = jax.make_mesh((1,), ("rows",))
+    out = np.zeros(300, np.float32)
+    assert batch(jnp.exp, mesh=mesh)(np.arange(300.0, dtype=np.float32), out=out) is out
+    np.testing.assert_array_equal(out, jnp.exp(jnp.arange(300.0)))
+
+
 def test_rows_are_read_from_a_memory_map(tmp_path, batched):
     np.save(tmp_path / "rows.npy", rows(20_000))
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
@@ -293,14 +308,16 @@ def test_an_out_that_is_no_result_is_an_error_and_is_kept():
     right = batched(x)
     for out, text in [
         ([right["y"]], "out is .*; expected a result of this function"),
-        ({"y": np.zeros((100, 2), np.float32)}, "out holds a ndarray; expected the arrays of the last result"),
-        (batched(x[:50]), r"out holds float32\[50, 2\] where this result has float32\[100, 2\]"),
-        ({"y": right["y"].astype(int)}, r"out holds int32\[100, 2\] where this result has float32"),
+        ({"y": "y"}, "out holds a str; expected the arrays of the last result, or NumPy arrays, and not both"),
+        ({"y": np.zeros((99, 2), np.float32)}, r"out holds float32\[99, 2\] where this result is float32\[100, 2\]"),
+        ({"y": np.broadcast_to(np.float32(0), (100, 2))}, "out holds a NumPy array that is read-only"),
+        (batched(x[:50]), r"out holds float32\[50, 2\] where this result is float32\[100, 2\]"),
+        ({"y": right["y"].astype(int)}, r"out holds int32\[100, 2\] where this result is float32"),
     ]:
         with pytest.raises(InputError, match=text):
             batched(x, out=out)
     last = batched(x, out=right)
-    with pytest.raises(InputError, match="out was used before; expected the arrays of the last result"):
+    with pytest.raises(InputError, match="out was used before; expected the last result"):
         batched(x, out=right)
     twice = batch(lambda x: (x * 2, x * 2))
     with pytest.raises(InputError, match="out holds one array twice"):
