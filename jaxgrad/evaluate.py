@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def evaluate(
 
 
 def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None], None]) -> Summary:
-    batched = batch(partial(_quantities, task.keep), in_axes=(0, None))
+    batched = _batched(task.keep)
     written = [block.written for block in part.done if block.written]
     sink = sinks.open_sink(out.suffix, part.file, task.keep, task.dtype, written)
     earlier = sum(block.read for block in part.done)
@@ -191,13 +191,21 @@ def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None]
             progress(read, total)
         if writing is not None:
             writing.result()
+    if not read:
+        raise InputError(f'"{task.source.path}" has no rows; expected at least one.')
     sink.close()
     return Summary(out, read, sum(block.written for block in part.done), len(task.keep), bad, first_bad, earlier)
 
 
-def _quantities(keep: Sequence[str], x: jax.Array, w: jax.Array) -> dict[str, jax.Array]:
-    found = neuron.quantities(neuron.backprop(x, w))
-    return {name: found[name] for name in keep}
+@cache
+def _batched(keep: tuple[str, ...]) -> Batched:
+    """What computes the columns; the same for the same ones, so that it is compiled once."""
+
+    def columns(x: jax.Array, w: jax.Array) -> dict[str, jax.Array]:
+        found = neuron.quantities(neuron.backprop(x, w))
+        return {name: found[name] for name in keep}
+
+    return batch(columns, in_axes=(0, None))
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,16 @@ class Part:
                 "--overwrite to begin anew."
             )
         self._log = self._log_path.open("a", encoding="utf-8")
-        self._lock()
-        self.done = self._earlier(task) if resume else []
-        if not self.done:
-            self._log.truncate(0)
-            self._write({"task": task})
-        self.file = Resumable(self._path, self.done[-1].end if self.done else 0)
+        try:
+            self._lock()
+            self.done = self._earlier(task) if resume else []
+            if not self.done:
+                self._log.truncate(0)
+                self._write({"task": task})
+            self.file = Resumable(self._path, self.done[-1].end if self.done else 0)
+        except BaseException:
+            self._log.close()
+            raise
 
     def _lock(self) -> None:
         try:

@@ -64,7 +64,8 @@ class Resumable:
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        self._file.write(view[max(0, self.kept - self._position) :])
+        if not self._file.closed:  # a library that is given up still writes its last bytes
+            self._file.write(view[max(0, self.kept - self._position) :])
         self._position += len(view)
         return len(view)
 

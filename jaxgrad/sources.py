@@ -262,25 +262,31 @@ def _csv(path: Path) -> Source:
     return Source(path, names, (None,) * len(names), None, chunks)
 
 
-def _csv_batches(path: Path, names: tuple[str, ...], header: bool) -> Any:
+def _csv_batches(path: Path, names: tuple[str, ...], header: bool) -> Iterator[Any]:
     arrow_csv, pa = pyarrow("pyarrow.csv"), pyarrow("pyarrow")
+    wrong: list[Any] = []
 
-    def wrong_number_of_columns(row: Any) -> str:
-        number = row.number - header if row.number is not None else "?"
-        raise InputError(
-            f'"{path}", row {number}: it has {row.actual_columns} columns; expected {row.expected_columns}, as the '
-            "first line."
+    def stop_at(row: Any) -> str:
+        wrong.append(row)
+        return "error"
+
+    try:
+        yield from arrow_csv.open_csv(
+            path,
+            # As text, so that a cell that is no number can be named. One thread: only then are rows numbered.
+            read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=int(header)),
+            parse_options=arrow_csv.ParseOptions(invalid_row_handler=stop_at),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=["", "NA", "null"]
+            ),
         )
-
-    return arrow_csv.open_csv(
-        path,
-        # As text, so that a cell that is no number can be named. One thread: only then are rows numbered.
-        read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=int(header)),
-        parse_options=arrow_csv.ParseOptions(invalid_row_handler=wrong_number_of_columns),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=["", "NA", "null"]
-        ),
-    )
+    except pa.ArrowInvalid:
+        if not wrong:
+            raise
+        raise InputError(
+            f'"{path}", row {wrong[0].number - header}: it has {wrong[0].actual_columns} columns; expected '
+            f"{wrong[0].expected_columns}, as in the first line."
+        ) from None
 
 
 def _csv_names(path: Path) -> tuple[tuple[str, ...], bool]:
