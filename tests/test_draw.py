@@ -17,9 +17,14 @@ import pytest
 from jax import lax
 
 from jaxgrad import InputError, ledger, neuron, tag
-from jaxgrad.draw import WRITERS, dot, html, mermaid, png, save, svg, to_json
+from jaxgrad.draw import WRITERS, save
+from jaxgrad.export import dot, mermaid, to_json
+from jaxgrad.fold import MOST_BOXES
 from jaxgrad.graph import Edge, Graph, Node
-from jaxgrad.layout import MOST_BOXES, layout
+from jaxgrad.layout import layout
+from jaxgrad.page import html
+from jaxgrad.png import png
+from jaxgrad.svg import svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</script><b>\"'&\\ [0]\x07\u2202%"
