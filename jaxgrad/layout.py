@@ -7,32 +7,48 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from jaxgrad.explain import number
-from jaxgrad.fold import fold
+from jaxgrad.fold import Group, fold
 from jaxgrad.graph import Edge, Graph, Node
 from jaxgrad.layers import across, layers, order, with_dummies
 
-_FONT, _LINE, _PAD, _MARGIN = 13, 19, 10, 24.0
+_FONT, LINE, _PAD, _MARGIN = 13, 19, 10, 24.0
 _CHAR = 0.61 * _FONT  # a monospaced character is so wide
 LABEL_CHAR = 0.61 * 11
-_MOST_CHARS = 34
-
 Point = tuple[float, float]
 Ends = tuple[str, str]
+_Label = tuple[float, float, float]  # centre and width
 
 
 @dataclass(frozen=True)
 class Box:
-    """A node, or nodes folded into one, with its centre and size."""
+    """A node, or nodes folded into one, with its centre and size.
+
+    Attributes:
+      name, kind: of the node, or the first of those folded.
+      value: what is written first: its name and value, or what is folded.
+      extent: the first and last value of what is folded; "" for one node.
+      grad: the gradient, or the first and last.
+      folded: names of the nodes folded; none for one node.
+      x, y, width, height: in pixels.
+    """
 
     name: str
     kind: str
     value: str
+    extent: str
     grad: str
     folded: tuple[str, ...]
     x: float = 0.0
     y: float = 0.0
     width: float = 0.0
     height: float = 0.0
+
+    @property
+    def lines(self) -> list[tuple[str, str, float]]:
+        """What is written in it: "value" or "grad", the text, and how far its middle is below the box's centre."""
+        texts = [("value", self.value), ("value", self.extent), ("grad", self.grad)]
+        texts = [(kind, text) for kind, text in texts if text]
+        return [(kind, text, LINE * (i - (len(texts) - 1) / 2)) for i, (kind, text) in enumerate(texts)]
 
 
 @dataclass(frozen=True)
@@ -59,17 +75,17 @@ class Layout:
 
 
 def layout(graph: Graph) -> Layout:
-    """Places a graph; of more than 40 nodes, what is in the middle is folded into one box.
+    """Places a graph; of more than 40 nodes, what repeats is folded into one box.
 
     Args:
       graph: any graph; an edge from a node to itself is a loop.
 
     Returns:
-      Boxes and arrows; those folded say how many they are.
+      Boxes and arrows; those folded say what they hold.
     """
     groups = fold(graph)
-    boxes = {members[0]: _box(graph, members) for members in groups}
-    home = {name: members[0] for members in groups for name in members}
+    boxes = {group.members[0]: _box(graph, group) for group in groups}
+    home = {name: group.members[0] for group in groups for name in group.members}
     edges: dict[tuple[str, str], list[Edge]] = {}
     for edge in graph.edges.values():
         ends = home[edge.source], home[edge.target]
@@ -78,23 +94,20 @@ def layout(graph: Graph) -> Layout:
     return _placed(boxes, edges)
 
 
-def _box(graph: Graph, members: Sequence[str]) -> Box:
-    nodes = [graph.nodes[name] for name in members]
-    if len(nodes) == 1:
-        (node,) = nodes
-        box = Box(node.name, node.kind, _equal(node.name, node.value), _gradient(graph, node), ())
+def _box(graph: Graph, group: Group) -> Box:
+    first, last = graph.nodes[group.members[0]], graph.nodes[group.members[-1]]
+    if not group.says:
+        texts = _equal(first.name, first.value), "", _gradient(graph, first)
     else:
-        kind = nodes[0].kind
-        what = {"argument": "arguments", "operation": "operations"}.get(kind, "nodes")
-        text = f"{nodes[0].name} ... {nodes[-1].name}"
-        box = Box(members[0], kind, _short(text), f"{len(nodes)} {what}", tuple(members))
-    chars = max(len(box.value), len(box.grad))
-    lines = 2 if box.grad else 1
-    return Box(
-        *(box.name, box.kind, box.value, box.grad, box.folded),
-        width=chars * _CHAR + 2 * _PAD,
-        height=lines * _LINE + 2 * _PAD - 4,
-    )
+        names = f"{_short(first.name, 12)} .. {_short(last.name, 12)}"
+        values = f"{_equal(first.name, first.value)} .. {_equal(last.name, last.value)}"
+        grads = f"{_gradient(graph, first)} .. {_gradient(graph, last)}"
+        texts = f"{group.says}: {names}", values, grads
+    lines = [text for text in texts if text]
+    width, height = max(map(len, lines)) * _CHAR + 2 * _PAD, len(lines) * LINE + 2 * _PAD - 4
+    if group.says and first.kind == "argument":
+        width += height / 2  # its ends are round
+    return Box(first.name, first.kind, *texts, group.members if group.says else (), width=width, height=height)
 
 
 def _equal(name: str, value: object) -> str:
@@ -107,7 +120,7 @@ def _gradient(graph: Graph, node: Node) -> str:
     return f"d{_short(graph.output, 10)}/d{_short(node.name, 14)} = {number(node.grad)}"
 
 
-def _short(text: str, most: int = _MOST_CHARS) -> str:
+def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -176,14 +189,15 @@ def _placed(boxes: Mapping[str, Box], edges: Mapping[Ends, Sequence[Edge]]) -> L
     at = {name: grid.point(name) for name in boxes}
     placed = {name: replace(box, x=at[name][0], y=at[name][1]) for name, box in boxes.items()}
     out_of, into = Counter(a for a, _ in labels), Counter(b for _, b in labels)
-    arrows = []
+    arrows: list[Arrow] = []
+    beside: list[_Label] = []
     for ends, label in labels.items():
         stands_for = tuple((edge.source, edge.target) for edge in edges[ends])
         if ends[0] == ends[1]:
             arrows.append(_loop(placed[ends[0]], label, stands_for))
             continue
         points, late = grid.curve(ends), out_of[ends[0]] > into[ends[1]]
-        label_at = _beside(points, grid.downward, late)
+        label_at = _beside(points, grid.downward, late, label, beside)
         arrows.append(Arrow(*ends, label, stands_for, _curve(points, grid.downward), label_at))
     loop_room = max([0.0, *(len(label) * LABEL_CHAR for (a, b), label in labels.items() if a == b)])
     size = (grid.breadth + loop_room, grid.length) if grid.downward else (grid.length, grid.breadth)
@@ -201,14 +215,22 @@ def _curve(points: Sequence[Point], downward: bool) -> tuple[Point, ...]:
     return tuple(found)
 
 
-def _beside(points: Sequence[Point], downward: bool, late: bool) -> Point:
-    """Where an arrow's label stands: nearer to its source, or to its target if fewer arrows meet there (`late`)."""
+def _beside(points: Sequence[Point], downward: bool, late: bool, label: str, others: list[_Label]) -> Point:
+    """Where an arrow's label stands: nearer to its source, or to its target if fewer arrows meet there (`late`).
+
+    It moves along the arrow where another label is in its way, and joins the `others`.
+    """
     (x0, y0), (x1, y1) = points[-2:] if late else points[:2]
-    t = 0.6 if late else 0.36
-    along, across = 1.5 * t * (1 - t) + t**3, 3 * t**2 - 2 * t**3
-    if downward:
-        return x0 + (x1 - x0) * across, y0 + (y1 - y0) * along
-    return x0 + (x1 - x0) * along, y0 + (y1 - y0) * across
+    places, width = [], len(label) * LABEL_CHAR + 4
+    for t in (0.6, 0.45, 0.75, 0.85) if late else (0.36, 0.5, 0.22, 0.65):
+        along, across = 1.5 * t * (1 - t) + t**3, 3 * t**2 - 2 * t**3
+        if not downward:
+            along, across = across, along
+        places.append((x0 + (x1 - x0) * across, y0 + (y1 - y0) * along))
+    free = (p for p in places if all(abs(p[0] - x) > (width + w) / 2 or abs(p[1] - y) > 14 for x, y, w in others))
+    x, y = next(free, places[0])
+    others.append((x, y, width))
+    return x, y
 
 
 def _loop(box: Box, label: str, edges: tuple[tuple[str, str], ...]) -> Arrow:

@@ -87,7 +87,7 @@ class Ledger:
         Args:
           path: .svg and .html are in light or dark as their viewer is; .png needs matplotlib
             (`pip install 'jaxgrad[draw]'`); .dot and .mmd (Mermaid) are text for other tools to draw; .json has every
-            number in full. In .svg, .png and .html, of more than 40 nodes those in the middle are one box.
+            number in full. In .svg, .png and .html, of more than 40 nodes those that repeat are one box.
 
         Raises:
           InputError: any other ending, or the file cannot be written.

@@ -9,7 +9,7 @@ from jaxgrad.explain import explain, number
 from jaxgrad.export import factor
 from jaxgrad.graph import Graph
 from jaxgrad.layout import Arrow, Box, layout
-from jaxgrad.svg import attribute, svg_of, title
+from jaxgrad.svg import attribute, svg_of, title_of
 
 
 def html(graph: Graph) -> str:
@@ -25,7 +25,7 @@ def html(graph: Graph) -> str:
     }
     page = (files("jaxgrad") / "page.html").read_text(encoding="utf-8")
     text = json.dumps(data).replace("<", "\\u003c")  # no text in it can end the script
-    parts = {"@TITLE@": attribute(title(graph)), "@SVG@": svg_of(placed, graph), "@DATA@": text}
+    parts = {"@TITLE@": attribute(title_of(graph)), "@SVG@": svg_of(placed, graph), "@DATA@": text}
     before, *rest = page.split("@SVG@")
     after = "@SVG@".join(rest)
     for mark in ("@TITLE@", "@DATA@"):
@@ -35,13 +35,20 @@ def html(graph: Graph) -> str:
 
 def _forward(graph: Graph, box: Box) -> str:
     if box.folded:
-        return f"{box.value}: {len(box.folded)} values."
+        return _list(box, [f"{name} = {number(graph.nodes[name].value)}" for name in box.folded])
     sources = ", ".join(edge.source for edge in graph.into[box.name])
     return box.value + (f"\ncomputed from {sources}" if sources else "\nan argument" * (box.kind == "argument"))
 
 
 def _backward(graph: Graph, box: Box) -> str:
-    return f"{box.value}: {len(box.folded)} gradients." if box.folded else explain(graph, box.name)
+    if not box.folded:
+        return explain(graph, box.name)
+    return _list(box, [f"d{graph.output}/d{name} = {number(graph.nodes[name].grad)}" for name in reversed(box.folded)])
+
+
+def _list(box: Box, texts: list[str]) -> str:
+    """All that is in a folded box; the page scrolls."""
+    return f"{box.value}\n" + ", ".join(texts)
 
 
 def _arrow_words(graph: Graph, arrow: Arrow) -> str:

@@ -8,8 +8,6 @@ from jaxgrad.graph import Graph
 from jaxgrad.layout import Arrow, Box, layout
 from jaxgrad.svg import printable
 
-_HALF_LINE = 9.5
-
 
 def png(graph: Graph) -> bytes:
     """The graph as PNG, in black on white, by matplotlib.
@@ -77,9 +75,9 @@ def _box(axes: Any, box: Box, *, is_output: bool) -> None:
             linestyle="--" if box.folded else "-",
         )
     )
-    _text(axes, box.x, box.y - (_HALF_LINE if box.grad else 0), box.value, size=12)
-    if box.grad:
-        _text(axes, box.x, box.y + _HALF_LINE, box.grad, size=12, style="italic", color="#0b4fb3")
+    for kind, text, below in box.lines:
+        look = {"style": "italic", "color": "#0b4fb3"} if kind == "grad" else {}
+        _text(axes, box.x, box.y + below, text, size=12, **look)
 
 
 def _text(axes: Any, x: float, y: float, text: str, **options: Any) -> None:

@@ -28,7 +28,7 @@ _STYLE = """
 def svg(graph: Graph) -> str:
     """The graph as SVG, in light or dark as its viewer is; each arrow carries its local derivative.
 
-    Of more than 40 nodes, those in the middle are one dashed box that says how many they are.
+    Of more than 40 nodes, those that repeat are one dashed box that says what it holds.
     """
     return svg_of(layout(graph), graph)
 
@@ -39,7 +39,7 @@ def svg_of(placed: Layout, graph: Graph) -> str:
     labels = "\n".join(_svg_label(i, arrow) for i, arrow in enumerate(placed.arrows))
     boxes = "\n".join(_svg_box(box, is_output=box.name == graph.output) for box in placed.boxes)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" class="graph" width="{width}" height="{height}" \
-viewBox="0 0 {width} {height}" role="img" aria-label="{attribute(title(graph))}">
+viewBox="0 0 {width} {height}" role="img" aria-label="{attribute(title_of(graph))}">
 <style>{_STYLE}</style>
 <defs><marker id="head" viewBox="0 0 10 10" refX="5" refY="5" markerWidth="9" markerHeight="9" \
 markerUnits="userSpaceOnUse" orient="auto"><path class="head" d="M0 0 L10 5 L0 10 z"/></marker></defs>
@@ -51,7 +51,7 @@ markerUnits="userSpaceOnUse" orient="auto"><path class="head" d="M0 0 L10 5 L0 1
 """
 
 
-def title(graph: Graph) -> str:
+def title_of(graph: Graph) -> str:
     return f"The chain rule of {graph.output}, {len(graph.nodes)} nodes"
 
 
@@ -69,12 +69,12 @@ def _svg_box(box: Box, *, is_output: bool) -> str:
     radius = box.height / 2 if box.kind == "argument" else 4
     classes = " ".join(["node", box.kind, *["output"] * is_output, *["folded"] * bool(box.folded)])
     lines = [
-        f'<text class="value" x="{box.x:.1f}" y="{box.y - (5 if box.grad else -4):.1f}">{attribute(box.value)}</text>'
+        f'<text class="{kind}" x="{box.x:.1f}" y="{box.y + below + 4.5:.1f}">{attribute(text)}</text>'
+        for kind, text, below in box.lines
     ]
-    if box.grad:
-        lines.append(f'<text class="grad" x="{box.x:.1f}" y="{box.y + 14:.1f}">{attribute(box.grad)}</text>')
+    title = attribute(", ".join(box.folded or (box.name,)))
     return (
-        f'<g class="{classes}" data-name="{attribute(box.name)}"><title>{attribute(box.name)}</title>'
+        f'<g class="{classes}" data-name="{attribute(box.name)}"><title>{title}</title>'
         f'<rect class="box" x="{left:.1f}" y="{top:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" '
         f'rx="{radius:.1f}"/>{"".join(lines)}</g>'
     )
