@@ -1,23 +1,23 @@
 """cut: a program cut at its nodes, so that its derivatives are those from one node to the next."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.tree_util import tree_flatten, tree_map, tree_unflatten
+from jax.tree_util import tree_flatten, tree_unflatten
 
 from jaxgrad import program
+from jaxgrad.locals import Wanted, dependence, derivatives
 from jaxgrad.naming import Source, argument_sources, free, size_of
 from jaxgrad.retain import check_scalar
+from jaxgrad.segments import Kind, Piece, segments
 
 JACOBIAN = 128  # a local derivative is kept between nodes of up to so many elements ...
 _ALL_JACOBIANS = 4_000_000  # ... or fewer, where all of them together would have more elements than this
-_AT_ONCE = 1 << 24  # elements that the pulled-back one-hots of one batch may hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,78 +63,67 @@ class Plan:
         return _small(self.sources, self.targets)
 
     @cached_property
+    def kinds(self) -> list[tuple[Kind, Wanted]]:
+        """The pieces from node to node, by their kind; and what is wanted of each."""
+        return [(kind, self._wanted(kind.pieces[0])) for kind in self._segments[0]]
+
+    @cached_property
     def structure(self) -> dict[str, list[int]]:
         """Name of a target -> the sources that it is computed from: those that its cotangent reaches."""
-        leaves = [jnp.zeros(source.aval.shape, source.aval.dtype) for source in self.arguments]
-        cotangents = list(self._zeros(self.targets).values())
-
-        def links(leaves: Sequence[Any], probes: dict[int, Any], cotangents: list[Any]) -> list[Any]:
-            pullback = jax.vjp(self._step, leaves, probes, has_aux=True)[1]
-            return self._pull_back(pullback, dict(zip(self.targets, cotangents, strict=True)))
-
-        depends = program.dependence(links, leaves, self._probes(), cotangents)
-        first = len(self.sources)
-        return {name: [s for s, on in enumerate(depends) if first + t in on] for t, name in enumerate(self.targets)}
-
-    @cached_property
-    def forward(self) -> Callable[..., Any]:
-        """Arguments -> output, values, reached, the gradient of each source, the pullback of the cut program."""
-
-        def forward(leaves: Sequence[Any]) -> Any:
-            _, pullback, (result, values, reached) = jax.vjp(self._step, leaves, self._probes(), has_aux=True)
-            whole = jax.vjp(lambda *args: self.traced.run(self.sites, *args)[0], leaves, self._probes())[1]
-            return result, values, reached, self._pull_back(whole, jnp.ones_like(result)), tree_map(_strong, pullback)
-
-        return jax.jit(forward)
+        names, avals = list(self.targets), [*(s.aval for s in self.sources), *self._segments[1]]
+        found: dict[str, list[int]] = {name: [] for name in names}
+        for kind, wanted in self.kinds:
+            piece = kind.pieces[0]
+            outputs = [self.targets[names[o]] for o in piece.outputs]
+            depends = dependence(kind, wanted, [avals[i] for i in piece.inputs], outputs)
+            for piece in kind.pieces:
+                for k, on in zip(wanted.varied, depends, strict=True):
+                    for o in on:
+                        found[names[piece.outputs[o]]].append(piece.inputs[k])
+        return {name: sorted(sources) for name, sources in found.items()}
 
     @cached_property
-    def locals(self) -> Callable[..., Any]:
-        """Pullback -> for each small source, one row for each element of each small target."""
-        targets = {name: aval for name, aval in self.targets.items() if name in self.small}
-        large = [name for name in self.targets if name not in self.small]
-        n_rows = sum(map(size_of, targets.values()))
-        sizes = [size_of(var.aval) for eqn in self.traced.jaxpr.eqns for var in eqn.outvars]
-        batch = max(1, _AT_ONCE // max([1, *sizes]))
+    def compute(self) -> Callable[..., Any]:
+        """(Arguments, numbers) -> output, values, reached, the gradient of each source, derivatives of each kind.
 
-        def locals_(pullback: Any) -> Any:
-            def one_row(row: dict[str, Any]) -> list[Any]:
-                bars = self._pull_back(pullback, {**self._zeros(large), **row})
-                return [bar for bar, source in zip(bars, self.sources, strict=True) if source.name in self.small]
+        The gradients are those of the whole program, found without the local derivatives; see `derivatives`.
+        """
+        kinds, (_, constants) = self.kinds, self._segments
 
-            rows = _one_hot(targets, n_rows)
-            return jax.vmap(one_row)(rows) if n_rows <= batch else lax.map(one_row, rows, batch_size=batch)
+        def compute(leaves: Sequence[Any], numbers: Any) -> Any:
+            probes = {i: self.sites[i].probe() for i in self.probed}
+            result, pullback, (values, reached) = jax.vjp(self._whole, leaves, probes, has_aux=True)
+            leaf_bars, probe_bars = pullback(jnp.ones_like(result))
+            grads = [*leaf_bars, *(self.sites[i].present(probe_bars[i]) for i in self.probed)]
+            arrays = [*leaves, *(values[i] for i in self.probed), *constants]
+            bars = [*grads[len(leaves) :], jnp.ones_like(result)]
+            found = [derivatives(*kind, arrays, bars, numbers) for kind in kinds]
+            return result, values, reached, grads, found
 
-        return jax.jit(locals_)
+        return jax.jit(compute)
+
+    def _whole(self, leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
+        result, _, (values, reached) = self.traced.run(self.sites, leaves, probes)
+        return result, ({i: site.present(values[i]) for i, site in enumerate(self.sites)}, reached)
 
     @cached_property
-    def pull(self) -> Callable[..., Any]:
-        """(Pullback, gradients of the targets, which of them) -> its contribution to each source."""
+    def _segments(self) -> tuple[list[Kind], list[Any]]:
+        kinds, constants = segments(self._step, [source.aval for source in self.sources], self._wanted)
+        return [kind for kind in kinds if self._wanted(kind.pieces[0]).varied], constants
 
-        def pull(pullback: Any, bars: dict[str, Any], which: Any) -> list[Any]:
-            one = {name: jnp.where(which == i, bars[name], 0) for i, name in enumerate(self.targets)}
-            return self._pull_back(pullback, one)
+    def _step(self, *sources: Any) -> list[Any]:
+        """Every target, computed from the sources before it alone."""
+        leaves, given = sources[: len(self.arguments)], sources[len(self.arguments) :]
+        probes = {i: self.sites[i].raw(value) for i, value in zip(self.probed, given, strict=True)}
+        result, _, (values, _) = self.traced.run(self.sites, leaves, probes, cut=True)
+        computed = [self.sites[i].present(values[i]) for i in self.probed]
+        return computed if self.output_site is not None else [*computed, result]
 
-        return jax.jit(pull)
-
-    def _probes(self) -> dict[int, Any]:
-        return {i: self.sites[i].probe() for i in self.probed}
-
-    def _step(self, leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
-        """Every target, computed from the sources before it alone; beside them the output and all values."""
-        result, _, (values, reached) = self.traced.run(self.sites, leaves, probes, cut=True)
-        values = {i: site.present(values[i]) for i, site in enumerate(self.sites)}
-        computed = {self.sites[i].name: values[i] for i in self.probed}
-        if self.output_site is None:
-            computed[self.output] = result
-        return computed, (result, values, reached)
-
-    def _pull_back(self, pullback: Any, cotangents: Any) -> list[Any]:
-        """A cotangent pulled back to each source."""
-        leaf_bars, probe_bars = pullback(cotangents)
-        return [*leaf_bars, *(self.sites[i].present(probe_bars[i]) for i in self.probed)]
-
-    def _zeros(self, names: Iterable[str]) -> dict[str, Any]:
-        return {name: jnp.zeros(self.targets[name].shape, self.targets[name].dtype) for name in names}
+    def _wanted(self, piece: Piece) -> Wanted:
+        names, sources = list(self.targets), self.sources
+        varied = tuple(k for k, i in enumerate(piece.inputs) if i < len(sources))
+        small = tuple(k for k in varied if sources[piece.inputs[k]].name in self.small)
+        return Wanted(varied, small, tuple(o for o, i in enumerate(piece.outputs) if names[i] in self.small))
 
 
 def plan_of(
@@ -160,21 +149,6 @@ def plan_of(
     output = sites[output_site].name if output_site is not None else free("output", taken, "result")
     arguments = argument_sources(fun, args, varied, {*taken, output})
     return Plan(traced, sites, by_operation, tuple(arguments), output, output_site)
-
-
-def _one_hot(targets: Mapping[str, Any], n_rows: int) -> dict[str, Any]:
-    """For each target the rows of an identity over all of their elements that are its own, of its shape."""
-    rows, start = {}, 0
-    for name, aval in targets.items():
-        eye = jnp.eye(n_rows, size_of(aval), -start, dtype=aval.dtype)
-        rows[name] = eye.reshape(n_rows, *aval.shape)
-        start += size_of(aval)
-    return rows
-
-
-def _strong(residual: jax.Array) -> jax.Array:
-    """Without JAX's weak type: a pullback with other numbers in it is of the same types, and not compiled again."""
-    return lax.convert_element_type(residual, residual.dtype)
 
 
 def _small(sources: Sequence[Source], targets: Mapping[str, Any]) -> set[str]:

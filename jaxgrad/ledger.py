@@ -152,7 +152,8 @@ def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) ->
       A function of the same arguments that returns a `Ledger`. Keyword arguments are passed on and are no nodes.
 
     Raises:
-      InputError: an argument is traced: a ledger is for reading, take it outside of jit, vmap and grad.
+      InputError: an argument is traced: a ledger is for reading, take it outside of jit, vmap and grad. Or it is
+        sharded over an explicit mesh.
       TagError, OutputError: as `retain_grads`.
 
     Example:
@@ -175,6 +176,11 @@ def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) ->
                 "outside of jit, vmap and grad, or use retain_grads there."
             )
         varied = differentiable(args, None)
+        if any(any(jax.typeof(leaves[i]).sharding.spec) for i in varied):
+            raise InputError(
+                "an argument of a ledger is sharded over an explicit mesh, so that its type says where its parts are; "
+                "expected arrays that are whole. Give jax.device_get(argument), or use retain_grads."
+            )
         rest = [leaf for i, leaf in enumerate(leaves) if i not in set(varied)]
         key = (structure, tuple(varied), tuple(_type(leaves[i]) for i in varied), tuple(map(_constant, rest)))
         if key not in plans:

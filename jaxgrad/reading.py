@@ -9,48 +9,58 @@ import numpy as np
 
 from jaxgrad.cut import Plan
 from jaxgrad.graph import Edge, Graph, Node
+from jaxgrad.locals import AS_THEY_ARE, OTHERS_AND_FALSE, OTHERS_AND_TRUE, Derivatives
 from jaxgrad.naming import Source, size_of
 
 Array = np.ndarray[Any, Any]
 
 
 def read_graph(plan: Plan, leaves: Sequence[Any]) -> Graph:
-    """The ledger's numbers, by compiled programs, and its graph."""
-    output, values, reached, grads, pullback = plan.forward(leaves)
-    blocks = _blocks(plan, plan.locals(pullback))
-    one = jnp.ones_like(output)
-    intermediates = dict(zip(plan.targets, grads[len(plan.arguments) :], strict=False))
-    bars = {name: intermediates.get(name, one) for name in plan.targets}
-    pulled = _pulled(plan, pullback, bars)
-    output, values, reached, grads, bars = jax.device_get((output, values, reached, grads, bars))
+    """The ledger's numbers, by one compiled program, and its graph."""
+    leaves = list(leaves)
+    output, values, reached, grads, found = jax.device_get(plan.compute(leaves, np.int32(AS_THEY_ARE)))
+    bars = dict(zip(plan.targets, [*grads[len(plan.arguments) :], np.ones_like(output)], strict=False))
+    blocks, pulled = _blocks(plan, found), _pulled(plan, found)
+    used = _used_elements(plan, leaves, blocks)
     edges = {}
-    used = _used_elements(plan, pullback, blocks)
     for target, linked in plan.structure.items():
         for s in linked:
             local = blocks.get((s, target))
-            contribution = _contribution(bars[target], local) if local is not None else pulled[target][s]
+            contribution = _contribution(bars[target], local) if local is not None else pulled[s, target]
             for edge in _edges(plan, s, target, local, np.asarray(contribution), used):
                 edges[edge.source, edge.target] = edge
-    nodes = _nodes(plan, jax.device_get(list(leaves)), grads, values, reached, output)
+    nodes = _nodes(plan, jax.device_get(leaves), grads, values, reached, output)
     if plan.by_operation:
         nodes, edges = _on_the_way(plan, nodes, edges)
     return Graph(nodes, edges, plan.output)
 
 
-def _blocks(plan: Plan, rows: Sequence[Any]) -> dict[tuple[int, str], Array]:
+def _blocks(plan: Plan, found: Sequence[Derivatives]) -> dict[tuple[int, str], Array]:
     """(source, target) -> local derivative of shape target.shape + source.shape."""
-    small = [s for s, source in enumerate(plan.sources) if source.name in plan.small]
-    arrays = dict(zip(small, jax.device_get(rows), strict=True))
-    blocks, start = {}, 0
-    for target, linked in plan.structure.items():
-        if target in plan.small:
-            shape = plan.targets[target].shape
-            stop = start + size_of(plan.targets[target])
-            for s in linked:
-                if s in arrays:
-                    blocks[s, target] = arrays[s][start:stop].reshape(shape + plan.sources[s].aval.shape)
-            start = stop
+    names, blocks = list(plan.targets), {}
+    for (kind, wanted), made in zip(plan.kinds, found, strict=True):
+        for p, piece in enumerate(kind.pieces):
+            start = 0
+            for o in wanted.small_outputs:
+                target = names[piece.outputs[o]]
+                shape = plan.targets[target].shape
+                stop = start + size_of(plan.targets[target])
+                for k, rows in made.rows.items():
+                    s = piece.inputs[k]
+                    blocks[s, target] = rows[p, start:stop].reshape(shape + plan.sources[s].aval.shape)
+                start = stop
     return blocks
+
+
+def _pulled(plan: Plan, found: Sequence[Derivatives]) -> dict[tuple[int, str], Array]:
+    """(source, target) -> contribution, where the local derivative is not kept."""
+    names = list(plan.targets)
+    return {
+        (piece.inputs[k], names[piece.outputs[o]]): bars[p]
+        for (kind, _), made in zip(plan.kinds, found, strict=True)
+        for (o, k), bars in made.pulled.items()
+        for p, piece in enumerate(kind.pieces)
+    }
 
 
 def _contribution(bar: Array, local: Array) -> Array:
@@ -60,37 +70,18 @@ def _contribution(bar: Array, local: Array) -> Array:
         return np.sum(upstream * local, axis=tuple(range(bar.ndim)))  # type: ignore[no-any-return]
 
 
-def _pulled(plan: Plan, pullback: Any, bars: dict[str, Any]) -> dict[str, dict[int, Any]]:
-    """The contributions of the edges whose local derivative is not kept."""
-    found = {}
-    for i, (target, linked) in enumerate(plan.structure.items()):
-        large = [s for s in linked if target not in plan.small or plan.sources[s].name not in plan.small]
-        if large:
-            all_ = plan.pull(pullback, bars, i)
-            found[target] = {s: all_[s] for s in large}
-    return found
-
-
-def _used_elements(plan: Plan, pullback: Any, blocks: Mapping[tuple[int, str], Array]) -> dict[tuple[int, str], Array]:
-    """For each split argument, which of its elements a target is computed from.
-
-    The pullback is linear, and its residuals are the numbers in it: with any others in their place, what is still
-    zero is zero by the program's structure, not by the numbers of this input.
-    """
+def _used_elements(
+    plan: Plan, leaves: list[Any], blocks: Mapping[tuple[int, str], Array]
+) -> dict[tuple[int, str], Array]:
+    """For each split argument, which of its elements a target is computed from: by other numbers than this input's."""
     split = {s for s, source in enumerate(plan.sources) if source.elements}
-    if all(block.all() for (s, _), block in blocks.items() if s in split):
+    used = {(s, target): block != 0 for (s, target), block in blocks.items() if s in split}
+    if all(there.all() for there in used.values()):
         return {}
-    rng = np.random.default_rng(0)
-
-    def other(residual: Any) -> Any:
-        if not jnp.issubdtype(residual.dtype, jnp.floating):
-            return residual
-        return jnp.asarray(rng.uniform(0.5, 1.5, residual.shape), residual.dtype)
-
-    elsewhere = _blocks(plan, plan.locals(jax.tree.map(other, pullback)))
-    return {
-        (s, target): (elsewhere[s, target] != 0) | (block != 0) for (s, target), block in blocks.items() if s in split
-    }
+    for numbers in (OTHERS_AND_TRUE, OTHERS_AND_FALSE):
+        others = _blocks(plan, jax.device_get(plan.compute(leaves, np.int32(numbers))[-1]))
+        used = {ends: there | (others[ends] != 0) for ends, there in used.items()}
+    return used
 
 
 def _edges(
