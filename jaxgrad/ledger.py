@@ -40,12 +40,12 @@ class Ledger:
 
     @property
     def nodes(self) -> Mapping[str, Node]:
-        """Name -> node, in program order: arguments, intermediates, the output."""
+        """Name -> node, in program order: arguments, intermediates, the output. Any other name is an InputError."""
         return self.graph.nodes
 
     @property
     def edges(self) -> Mapping[tuple[str, str], Edge]:
-        """(source, target) -> edge."""
+        """(source, target) -> edge. Any other pair is an InputError."""
         return self.graph.edges
 
     @property

@@ -466,3 +466,25 @@ def test_an_argument_sharded_by_its_type_is_refused_and_the_whole_of_it_is_read(
         with pytest.raises(InputError, match=r"sharded over an explicit mesh.* Give jax.device_get\(argument\)"):
             read(x)
         assert read(jax.device_get(x)).nodes["x0"].grad == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (
+            lambda found: found.nodes["kk"],
+            "there is no node 'kk'. Did you mean 'k'? There are: x0, x1, w0, w1, w2",
+        ),
+        (lambda found: found.explain("hh"), "there is no node 'hh'. Did you mean 'h'?"),
+        (lambda found: found.explain(3), "there is no node '3'."),
+        (lambda found: found.edges["z", "h"], "there is no edge from 'z' to 'h'. Edges to 'h': ('k', 'h')."),
+        (lambda found: found.edges["k", "z"], "there is no edge from 'k' to 'z'; write ('z', 'k')."),
+        (lambda found: found.edges["z"], "there is no edge 'z'; expected a pair (source, target)"),
+    ],
+)
+def test_what_is_no_node_or_edge_is_an_error_that_says_what_is(read, text):
+    found = ledger(neuron.forward)(X, W)
+    with pytest.raises(InputError, match=re.escape(text)):
+        read(found)
+    assert "kk" not in found.nodes
+    assert found.edges.get(("z", "h")) is None
