@@ -49,6 +49,27 @@ class Edge:
     note: str = ""
 
 
+class _Nodes(dict[str, Node]):
+    """Nodes by name; a name that is none is an error that names the nearest."""
+
+    def __missing__(self, name: Any) -> Node:
+        near = difflib.get_close_matches(str(name), self, n=1, cutoff=0)
+        raise InputError(f"there is no node {name!r}. Did you mean {near[0]!r}? There are: {listed(list(self))}.")
+
+
+class _Edges(dict[tuple[str, str], Edge]):
+    """Edges by their ends; ends without one are an error that names those that there are."""
+
+    def __missing__(self, ends: Any) -> Edge:
+        if not isinstance(ends, tuple) or len(ends) != 2:
+            raise InputError(f'there is no edge {ends!r}; expected a pair (source, target), as ("z", "k") for dk/dz.')
+        source, target = ends
+        if (target, source) in self:
+            raise InputError(f"there is no edge from {source!r} to {target!r}; write ({target!r}, {source!r}).")
+        known = listed([f"({a!r}, {b!r})" for a, b in self if b == target])
+        raise InputError(f"there is no edge from {source!r} to {target!r}. Edges to {target!r}: {known or 'none'}.")
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """Nodes and edges of one computation at one input.
@@ -63,18 +84,17 @@ class Graph:
     edges: Mapping[tuple[str, str], Edge]
     output: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", _Nodes(self.nodes))
+        object.__setattr__(self, "edges", _Edges(self.edges))
+
     def node(self, name: str) -> Node:
         """The node by that name.
 
         Raises:
           InputError: there is none; the text names the nearest.
         """
-        if not isinstance(name, str) or name not in self.nodes:
-            near = difflib.get_close_matches(str(name), self.nodes, n=1, cutoff=0)
-            raise InputError(
-                f"there is no node {name!r}. Did you mean {near[0]!r}? There are: {listed(list(self.nodes))}."
-            )
-        return self.nodes[name]
+        return self.nodes[name if isinstance(name, str) else repr(name)]
 
     @cached_property
     def out_of(self) -> dict[str, list[Edge]]:

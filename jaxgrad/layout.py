@@ -1,40 +1,54 @@
-"""Where the boxes and arrows of a graph stand: a layered layout, what is too much to read folded.
-
-Layers, dummy boxes where an arrow passes a layer, and barycentres to order each layer: Sugiyama, Tagawa and Toda,
-Methods for visual understanding of hierarchical system structures, 1981.
-"""
+"""layout: where the boxes and arrows of a graph stand, and what is written on them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from jaxgrad.explain import number
+from jaxgrad.fold import Group, fold
 from jaxgrad.graph import Edge, Graph, Node
+from jaxgrad.layers import across, layers, order, with_dummies
 
-MOST_BOXES = 40
-_ENDS = 8  # intermediates that stay at either end where the rest is folded
-_FONT, _LINE, _PAD = 13, 19, 10
+_FONT, LINE, _PAD, _MARGIN = 13, 19, 10, 24.0
 _CHAR = 0.61 * _FONT  # a monospaced character is so wide
 LABEL_CHAR = 0.61 * 11
-_MOST_CHARS = 34
-
 Point = tuple[float, float]
+Ends = tuple[str, str]
+_Label = tuple[float, float, float]  # centre and width
 
 
 @dataclass(frozen=True)
 class Box:
-    """A node, or nodes folded into one, with its centre and size."""
+    """A node, or nodes folded into one, with its centre and size.
+
+    Attributes:
+      name, kind: of the node, or the first of those folded.
+      value: what is written first: its name and value, or what is folded.
+      extent: the first and last value of what is folded; "" for one node.
+      grad: the gradient, or the first and last.
+      folded: names of the nodes folded; none for one node.
+      x, y, width, height: in pixels.
+    """
 
     name: str
     kind: str
     value: str
+    extent: str
     grad: str
     folded: tuple[str, ...]
     x: float = 0.0
     y: float = 0.0
     width: float = 0.0
     height: float = 0.0
+
+    @property
+    def lines(self) -> list[tuple[str, str, float]]:
+        """What is written in it: "value" or "grad", the text, and how far its middle is below the box's centre."""
+        texts = [("value", self.value), ("value", self.extent), ("grad", self.grad)]
+        texts = [(kind, text) for kind, text in texts if text]
+        return [(kind, text, LINE * (i - (len(texts) - 1) / 2)) for i, (kind, text) in enumerate(texts)]
 
 
 @dataclass(frozen=True)
@@ -61,17 +75,17 @@ class Layout:
 
 
 def layout(graph: Graph) -> Layout:
-    """Places a graph; of more than 40 nodes, what is in the middle is folded into one box.
+    """Places a graph; of more than 40 nodes, what repeats is folded into one box.
 
     Args:
       graph: any graph; an edge from a node to itself is a loop.
 
     Returns:
-      Boxes and arrows; those folded say how many they are.
+      Boxes and arrows; those folded say what they hold.
     """
-    groups = _folded(graph)
-    boxes = {members[0]: _box(graph, members) for members in groups}
-    home = {name: members[0] for members in groups for name in members}
+    groups = fold(graph)
+    boxes = {group.members[0]: _box(graph, group) for group in groups}
+    home = {name: group.members[0] for group in groups for name in group.members}
     edges: dict[tuple[str, str], list[Edge]] = {}
     for edge in graph.edges.values():
         ends = home[edge.source], home[edge.target]
@@ -80,50 +94,20 @@ def layout(graph: Graph) -> Layout:
     return _placed(boxes, edges)
 
 
-def _folded(graph: Graph) -> list[tuple[str, ...]]:
-    """The graph's nodes in program order, in groups that become one box each; mostly of one node."""
-    nodes = list(graph.nodes.values())
-    if len(nodes) <= MOST_BOXES:
-        return [(node.name,) for node in nodes]
-    # Neighbours in program order can be one box: no arrow leads from what is after them to what is before.
-    arguments = [node.name for node in nodes if node.kind == "argument"]
-    rest = [node.name for node in nodes if node.kind != "argument"]
-    return _fold_middle(_by_stem(arguments), 6) + _fold_middle([(name,) for name in rest], _ENDS)
-
-
-def _by_stem(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Elements of one array together: w0, w1, ... or w[0,0], w[0,1], ..."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        stem = name.rpartition("[")[0] if name.endswith("]") else name.rstrip("0123456789")
-        groups.setdefault(stem or name, []).append(name)
-    return [tuple(group) for group in groups.values()]
-
-
-def _fold_middle(groups: list[tuple[str, ...]], ends: int) -> list[tuple[str, ...]]:
-    if len(groups) <= 2 * ends + 1:
-        return groups
-    middle = tuple(name for group in groups[ends:-ends] for name in group)
-    return [*groups[:ends], middle, *groups[-ends:]]
-
-
-def _box(graph: Graph, members: Sequence[str]) -> Box:
-    nodes = [graph.nodes[name] for name in members]
-    if len(nodes) == 1:
-        (node,) = nodes
-        box = Box(node.name, node.kind, _equal(node.name, node.value), _gradient(graph, node), ())
+def _box(graph: Graph, group: Group) -> Box:
+    first, last = graph.nodes[group.members[0]], graph.nodes[group.members[-1]]
+    if not group.says:
+        texts = _equal(first.name, first.value), "", _gradient(graph, first)
     else:
-        kind = nodes[0].kind
-        what = {"argument": "arguments", "operation": "operations"}.get(kind, "nodes")
-        text = f"{nodes[0].name} ... {nodes[-1].name}"
-        box = Box(members[0], kind, _short(text), f"{len(nodes)} {what}", tuple(members))
-    chars = max(len(box.value), len(box.grad))
-    lines = 2 if box.grad else 1
-    return Box(
-        *(box.name, box.kind, box.value, box.grad, box.folded),
-        width=chars * _CHAR + 2 * _PAD,
-        height=lines * _LINE + 2 * _PAD - 4,
-    )
+        names = f"{_short(first.name, 12)} .. {_short(last.name, 12)}"
+        values = f"{_equal(first.name, first.value)} .. {_equal(last.name, last.value)}"
+        grads = f"{_gradient(graph, first)} .. {_gradient(graph, last)}"
+        texts = f"{group.says}: {names}", values, grads
+    lines = [text for text in texts if text]
+    width, height = max(map(len, lines)) * _CHAR + 2 * _PAD, len(lines) * LINE + 2 * _PAD - 4
+    if group.says and first.kind == "argument":
+        width += height / 2  # its ends are round
+    return Box(first.name, first.kind, *texts, group.members if group.says else (), width=width, height=height)
 
 
 def _equal(name: str, value: object) -> str:
@@ -136,7 +120,7 @@ def _gradient(graph: Graph, node: Node) -> str:
     return f"d{_short(graph.output, 10)}/d{_short(node.name, 14)} = {number(node.grad)}"
 
 
-def _short(text: str, most: int = _MOST_CHARS) -> str:
+def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -146,159 +130,78 @@ def _label(edges: Sequence[Edge]) -> str:
     return number(edges[0].local) if edges[0].local is not None else "not kept"
 
 
-def _placed(boxes: Mapping[str, Box], edges: Mapping[tuple[str, str], Sequence[Edge]]) -> Layout:
-    labels = {ends: _label(several) for ends, several in edges.items()}
-    of = {ends: tuple((edge.source, edge.target) for edge in several) for ends, several in edges.items()}
-    layer = _layers(list(boxes), [ends for ends in labels if ends[0] != ends[1]])
+class _Grid(NamedTuple):
+    """Where the centre of every box stands, and of the dummies on the way of long arrows.
+
+    Attributes:
+      downward: do the arrows lead down, not to the right?
+      chains: each arrow as boxes in successive layers.
+      along, across: coordinates in the direction of the arrows, and across it.
+      deep, wide: sizes of the boxes in those directions; 0 for dummies.
+      length, breadth: of the page.
+    """
+
+    downward: bool
+    chains: Mapping[Ends, Sequence[str]]
+    along: Mapping[str, float]
+    across: Mapping[str, float]
+    deep: Mapping[str, float]
+    length: float
+    breadth: float
+
+    def point(self, name: str, offset: float = 0.0) -> Point:
+        along, across = self.along[name] + offset, self.across[name]
+        return (across, along) if self.downward else (along, across)
+
+    def curve(self, ends: Ends) -> list[Point]:
+        """The points that an arrow goes through, from the edge of a box to the edge of another."""
+        first, *inner, last = self.chains[ends]
+        start, end = self.point(first, self.deep[first] / 2), self.point(last, -self.deep[last] / 2 - 5)
+        return [start, *map(self.point, inner), end]
+
+
+def _grid(boxes: Mapping[str, Box], labels: Mapping[Ends, str]) -> _Grid:
+    layer = layers(list(boxes), [ends for ends in labels if ends[0] != ends[1]])
     downward = max(layer.values(), default=0) > 6
-    chains, rows = _with_dummies(layer, labels)
-    _order(rows, chains)
-
-    def along(name: str) -> float:  # a box's size in the direction of the arrows
-        box = boxes.get(name)
-        return 0.0 if box is None else box.height if downward else box.width
-
-    def across(name: str) -> float:
-        box = boxes.get(name)
-        return 24.0 if box is None else box.width if downward else box.height
-
-    place = _across(rows, chains, across, gap=26.0 if downward else 20.0)
+    chains, rows = with_dummies(layer, labels)
+    order(rows, chains)
+    names = [name for row in rows for name in row]
+    sizes = {name: (box.width, box.height) for name, box in boxes.items()}
+    deep = {name: sizes[name][downward] if name in boxes else 0.0 for name in names}
+    wide = {name: sizes[name][not downward] if name in boxes else 24.0 for name in names}
+    place = across(rows, chains, wide.__getitem__, gap=26.0 if downward else 20.0)
     room = 62.0 if downward else 44.0 + LABEL_CHAR * max([4, *(min(len(label), 24) for label in labels.values())])
-    starts, at = [], 24.0
+    at, along = _MARGIN, dict[str, float]()
     for row in rows:
-        deep = max(along(name) for name in row)
-        starts.append(at + deep / 2)
-        at += deep + room
-    low = min(place[name] - across(name) / 2 for name in place) - 24.0
-    high = max(place[name] + across(name) / 2 for name in place) + 24.0
+        most = max(deep[name] for name in row)
+        along |= dict.fromkeys(row, at + most / 2)
+        at += most + room
+    low = min(place[name] - wide[name] / 2 for name in place) - _MARGIN
+    high = max(place[name] + wide[name] / 2 for name in place) + _MARGIN
     loops = 40.0 if any(a == b for a, b in labels) else 0.0
+    place = {name: where - low + loops for name, where in place.items()}
+    return _Grid(downward, chains, along, place, deep, at - room + _MARGIN, high - low + loops)
 
-    def point(row: int, across_: float, offset: float = 0.0) -> Point:
-        a, c = starts[row] + offset, across_ - low + loops
-        return (c, a) if downward else (a, c)
 
-    level = {name: i for i, row in enumerate(rows) for name in row}
-    placed = {}
-    for name, box in boxes.items():
-        x, y = point(level[name], place[name])
-        placed[name] = Box(box.name, box.kind, box.value, box.grad, box.folded, x, y, box.width, box.height)
+def _placed(boxes: Mapping[str, Box], edges: Mapping[Ends, Sequence[Edge]]) -> Layout:
+    labels = {ends: _label(several) for ends, several in edges.items()}
+    grid = _grid(boxes, labels)
+    at = {name: grid.point(name) for name in boxes}
+    placed = {name: replace(box, x=at[name][0], y=at[name][1]) for name, box in boxes.items()}
     out_of, into = Counter(a for a, _ in labels), Counter(b for _, b in labels)
-    arrows = []
+    arrows: list[Arrow] = []
+    beside: list[_Label] = []
     for ends, label in labels.items():
+        stands_for = tuple((edge.source, edge.target) for edge in edges[ends])
         if ends[0] == ends[1]:
-            arrows.append(_loop(placed[ends[0]], label, of[ends]))
+            arrows.append(_loop(placed[ends[0]], label, stands_for))
             continue
-        chain = chains[ends]
-        first = point(level[chain[0]], place[chain[0]], along(chain[0]) / 2)
-        last = point(level[chain[-1]], place[chain[-1]], -along(chain[-1]) / 2 - 5)
-        points = (first, *(point(level[name], place[name]) for name in chain[1:-1]), last)
-        late = out_of[ends[0]] > into[ends[1]]
-        arrows.append(Arrow(*ends, label, of[ends], _curve(points, downward), _beside(points, downward, late)))
-    length, breadth = at - room + 24.0, high - low + loops
+        points, late = grid.curve(ends), out_of[ends[0]] > into[ends[1]]
+        label_at = _beside(points, grid.downward, late, label, beside)
+        arrows.append(Arrow(*ends, label, stands_for, _curve(points, grid.downward), label_at))
     loop_room = max([0.0, *(len(label) * LABEL_CHAR for (a, b), label in labels.items() if a == b)])
-    size = (breadth + loop_room, length) if downward else (length, breadth)
-    return Layout(tuple(placed.values()), tuple(arrows), *size, downward)
-
-
-def _layers(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """A layer for each box: one past those that it is computed from; an argument's is just before its first use."""
-    into: dict[str, list[str]] = {name: [] for name in names}
-    out: dict[str, list[str]] = {name: [] for name in names}
-    for source, target in edges:
-        into[target].append(source)
-        out[source].append(target)
-    place = {name: i for i, name in enumerate(names)}
-    layer: dict[str, int] = {}
-    for name in names:  # program order; an arrow backward, from a later step of a loop, counts for nothing
-        layer[name] = max((layer[source] + 1 for source in into[name] if place[source] < place[name]), default=0)
-    for name in names:
-        later = [layer[target] for target in out[name] if place[target] > place[name]]
-        if not into[name] and later:
-            layer[name] = min(later) - 1
-    lowest = min(layer.values(), default=0)
-    return {name: depth - lowest for name, depth in layer.items()}
-
-
-def _with_dummies(
-    layer: Mapping[str, int], ends: Iterable[tuple[str, str]]
-) -> tuple[dict[tuple[str, str], list[str]], list[list[str]]]:
-    """Each arrow as a chain of boxes in successive layers, and the layers with those that stand for nothing."""
-    rows: list[list[str]] = [[] for _ in range(max(layer.values(), default=0) + 1)]
-    for name, depth in layer.items():
-        rows[depth].append(name)
-    chains = {}
-    for source, target in ends:
-        first, last = layer[source], layer[target]
-        step = 1 if last > first else -1
-        dummies = [(f"\0{source}\0{target}\0{i}", i) for i in range(first + step, last, step)]
-        for name, depth in dummies:
-            rows[depth].append(name)
-        chains[source, target] = [source, *(name for name, _ in dummies), target]
-    return chains, [row for row in rows if row]
-
-
-def _order(rows: list[list[str]], chains: Mapping[tuple[str, str], Sequence[str]]) -> None:
-    """Sorts each layer by the mean place of its neighbours, there and back, so that few arrows cross."""
-    near = _neighbours(chains)
-    for sweep in range(8):
-        place = {name: i / max(1, len(row) - 1) if len(row) > 1 else 0.5 for row in rows for i, name in enumerate(row)}
-        for row in rows if sweep % 2 == 0 else reversed(rows):
-            mean = {name: sum(place[n] for n in near.get(name, [name])) / len(near.get(name, [name])) for name in row}
-            row.sort(key=lambda name, mean=mean: mean[name])  # type: ignore[misc]
-            for i, name in enumerate(row):
-                place[name] = i / (len(row) - 1) if len(row) > 1 else 0.5
-
-
-def _neighbours(chains: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, list[str]]:
-    near: dict[str, list[str]] = {}
-    for chain in chains.values():
-        for a, b in pairwise(chain):
-            near.setdefault(a, []).append(b)
-            near.setdefault(b, []).append(a)
-    return near
-
-
-def _across(
-    rows: Sequence[Sequence[str]],
-    chains: Mapping[tuple[str, str], Sequence[str]],
-    measure: Callable[[str], float],
-    gap: float,
-) -> dict[str, float]:
-    """A coordinate for each box in its layer: near its neighbours, never on another."""
-    near = _neighbours(chains)
-    place: dict[str, float] = {}
-    for row in rows:
-        total = sum(measure(name) + gap for name in row)
-        at = -total / 2
-        for name in row:
-            place[name] = at + (measure(name) + gap) / 2
-            at += measure(name) + gap
-    for sweep in range(12):
-        for row in rows if sweep % 2 == 0 else list(reversed(rows)):
-            wish = [
-                sum(place[n] for n in near[name]) / len(near[name]) if name in near else place[name] for name in row
-            ]
-            place.update(zip(row, _apart(wish, [measure(name) + gap for name in row]), strict=True))
-    return place
-
-
-def _apart(wishes: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """The places nearest to those wished for, in order, at which no two overlap: pool the neighbours that do."""
-    blocks: list[tuple[float, float, int]] = []  # sum of wished starts, total size, how many
-    for wish, size in zip(wishes, sizes, strict=True):
-        block = (wish - size / 2, size, 1)
-        while blocks and blocks[-1][0] / blocks[-1][2] + blocks[-1][1] > block[0] / block[2]:
-            total, length, n = blocks.pop()
-            block = (total + block[0] - block[2] * length, length + block[1], n + block[2])
-        blocks.append(block)
-    places, i = [], 0
-    for total, _, n in blocks:
-        at = total / n
-        for size in sizes[i : i + n]:
-            places.append(at + size / 2)
-            at += size
-        i += n
-    return places
+    size = (grid.breadth + loop_room, grid.length) if grid.downward else (grid.length, grid.breadth)
+    return Layout(tuple(placed.values()), tuple(arrows), *size, grid.downward)
 
 
 def _curve(points: Sequence[Point], downward: bool) -> tuple[Point, ...]:
@@ -312,14 +215,22 @@ def _curve(points: Sequence[Point], downward: bool) -> tuple[Point, ...]:
     return tuple(found)
 
 
-def _beside(points: Sequence[Point], downward: bool, late: bool) -> Point:
-    """Where an arrow's label stands: nearer to its source, or to its target if fewer arrows meet there (`late`)."""
+def _beside(points: Sequence[Point], downward: bool, late: bool, label: str, others: list[_Label]) -> Point:
+    """Where an arrow's label stands: nearer to its source, or to its target if fewer arrows meet there (`late`).
+
+    It moves along the arrow where another label is in its way, and joins the `others`.
+    """
     (x0, y0), (x1, y1) = points[-2:] if late else points[:2]
-    t = 0.6 if late else 0.36
-    along, across = 1.5 * t * (1 - t) + t**3, 3 * t**2 - 2 * t**3
-    if downward:
-        return x0 + (x1 - x0) * across, y0 + (y1 - y0) * along
-    return x0 + (x1 - x0) * along, y0 + (y1 - y0) * across
+    places, width = [], len(label) * LABEL_CHAR + 4
+    for t in (0.6, 0.45, 0.75, 0.85) if late else (0.36, 0.5, 0.22, 0.65):
+        along, across = 1.5 * t * (1 - t) + t**3, 3 * t**2 - 2 * t**3
+        if not downward:
+            along, across = across, along
+        places.append((x0 + (x1 - x0) * across, y0 + (y1 - y0) * along))
+    free = (p for p in places if all(abs(p[0] - x) > (width + w) / 2 or abs(p[1] - y) > 14 for x, y, w in others))
+    x, y = next(free, places[0])
+    others.append((x, y, width))
+    return x, y
 
 
 def _loop(box: Box, label: str, edges: tuple[tuple[str, str], ...]) -> Arrow:

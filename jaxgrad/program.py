@@ -5,8 +5,8 @@
 
 The probe at a site is an argument that is added to the intermediate for derivatives only: the gradient with
 respect to the probe is the gradient with respect to the intermediate, and the values are those of the program
-without it, to the bit. Where the program is `cut` there, what comes after depends on the probe alone, so that the
-derivatives are those from one site to the next.
+without it, to the bit. Where the program is `cut` there, the probe is the value that what comes after is computed
+from, so that the program is one piece from each site to the next.
 """
 
 import difflib
@@ -123,6 +123,11 @@ class Site:
         (order,) = self.layouts
         return jnp.moveaxis(array, order, range(len(order))) if order != tuple(range(len(order))) else array
 
+    def raw(self, array: jax.Array) -> jax.Array:
+        """What `present` was given."""
+        (order,) = self.layouts
+        return jnp.moveaxis(array, range(len(order)), order) if order != tuple(range(len(order))) else array
+
 
 @dataclass(frozen=True)
 class Program:
@@ -193,7 +198,7 @@ class Program:
           sites: from `select`.
           leaves: the program's arguments.
           probes: index into `sites` -> probe; a site without one gets no gradient.
-          cut: does what comes after a site depend on its probe alone, for derivatives?
+          cut: are the probes values, that what comes after their sites is computed from?
           wide: numbers in which to evaluate it instead of its own; there the probes are added to the values too.
 
         Returns:
@@ -218,7 +223,7 @@ def trace(fun: Callable[..., tuple[Any, Any]], leaves: Sequence[Any]) -> Program
             "of `if`, jnp in place of np, or leave the argument out of `argnums`."
         )
         raise
-    jaxpr, consts = _opened(closed)
+    jaxpr, consts = opened(closed)
     sites = list(_find(jaxpr, (), Site("", "", "", True, (), None), in_shard_map=False))
     n_outputs = len(jax.tree.leaves(output))
     states: dict[Path, str] = {}
@@ -227,7 +232,7 @@ def trace(fun: Callable[..., tuple[Any, Any]], leaves: Sequence[Any]) -> Program
     return Program(jaxpr, consts, tuple(sites), output, aux)
 
 
-def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     """A jaxpr, open or closed, and its constants."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
@@ -259,7 +264,7 @@ def _find(jaxpr: Any, path: Path, around: Site, *, in_shard_map: bool) -> Iterat
                 in_while=around.in_while or name == "while",
                 manual=around.manual | manual(eqn),
             )
-            for site in _find(_opened(body)[0], (*here, j), within, in_shard_map=in_shard_map or name == "shard_map"):
+            for site in _find(opened(body)[0], (*here, j), within, in_shard_map=in_shard_map or name == "shard_map"):
                 lead = CONTROLS[name].lead(eqn, site.aval) if name in CONTROLS else ()
                 yield replace(site, lead=lead + site.lead, nest=vmaps + ("lead",) * len(lead) + site.nest)
 
@@ -319,7 +324,7 @@ def _flow_through(
 
     def flow(j: int, body: Any) -> Flow:
         def run(live: Live) -> Live:
-            operands, found[j] = _flow(_opened(body)[0], (*here, j), states, live)
+            operands, found[j] = _flow(opened(body)[0], (*here, j), states, live)
             return operands
 
         return run
@@ -341,7 +346,7 @@ def _operations(jaxpr: Any, path: Path) -> Iterator[Site]:
     for i, eqn in enumerate(jaxpr.eqns):
         name, here = eqn.primitive.name, (*path, i)
         if name == "jit":
-            yield from _operations(_opened(eqn.params["jaxpr"])[0], (*here, 0))
+            yield from _operations(opened(eqn.params["jaxpr"])[0], (*here, 0))
         elif name not in _MOVES:
             for k, var in enumerate(eqn.outvars):
                 if jnp.issubdtype(var.aval.dtype, jnp.inexact):
@@ -356,14 +361,14 @@ def _origin(jaxpr: Any, var: Any, path: Path) -> tuple[Path, int] | None:
             if result is var:
                 if eqn.primitive.name not in ("jit", "remat2"):
                     return (*path, i), k
-                body = _opened(eqn.params["jaxpr"])[0]
+                body = opened(eqn.params["jaxpr"])[0]
                 return _origin(body, body.outvars[k], (*path, i, 0))
     return None
 
 
 def dependence(fun: Callable[..., Any], *args: Any) -> list[set[int]]:
     """For each array that `fun(*args)` returns, which of the arrays in `args` it depends on."""
-    jaxpr, _ = _opened(jax.make_jaxpr(fun)(*args))
+    jaxpr, _ = opened(jax.make_jaxpr(fun)(*args))
     return [
         {i for i in range(len(jaxpr.invars)) if bits >> i & 1}
         for bits in _dependence(jaxpr, [1 << i for i in range(len(jaxpr.invars))])
@@ -382,7 +387,7 @@ def _dependence(jaxpr: Any, arguments: Sequence[int]) -> list[int]:
         if not any(operands):
             continue
         if eqn.primitive.name in ("jit", "remat2"):
-            results = _dependence(_opened(eqn.params["jaxpr"])[0], operands)
+            results = _dependence(opened(eqn.params["jaxpr"])[0], operands)
         else:
             results = [_union(_used(eqn, k), operands) for k in range(len(eqn.outvars))]
         bits.update(zip(eqn.outvars, results, strict=True))
@@ -468,7 +473,7 @@ def _run(
         operands = [_read(env, atom, wide) for atom in eqn.invars]
         sites = inside.get(here, {})
         if not sites and not wide:
-            results = _bind(eqn, operands)
+            results = bind(eqn, operands)
         elif eqn.primitive.name in CONTROLS and all(site.path != here for site in sites.values()):
             own = {site: probes[site] for site in sites if site in probes}
             avals = {site: sites[site].aval for site in sites}
@@ -481,7 +486,7 @@ def _run(
             assert wide
             results = _bind_wide(eqn, operands, wide)
         else:
-            results = list(operands if wide else _bind(eqn, operands))
+            results = list(operands if wide else bind(eqn, operands))
             for site, at in sites.items():
                 values[site] = _array(results[at.result])
                 if site in probes:
@@ -494,7 +499,7 @@ def _run(
 def _rebuilt(eqn: Eqn, here: Path, inside: dict[Path, dict[int, Site]], join: Join, wide: Wide | None) -> list[Body]:
     def body(j: int, jaxpr: Any) -> Body:
         def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], Found]:
-            return _run(*_opened(jaxpr), operands, probes, (*here, j), inside, join, wide)
+            return _run(*opened(jaxpr), operands, probes, (*here, j), inside, join, wide)
 
         return run
 
@@ -517,7 +522,8 @@ def _array(result: Any) -> Any:
     return result if isinstance(result, jax.Array) else jnp.asarray(result)
 
 
-def _bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:
+def bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:
+    """The results of an equation on other operands."""
     with eqn.ctx.manager:
         results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return results if eqn.primitive.multiple_results else [results]
@@ -530,7 +536,7 @@ def _bind_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
     in_its_own = wide.keeps_dtype(eqn) or bool(list(jaxprs_in_params(eqn.params)))
     if in_its_own:
         operands = [wide.uncast(x, v.aval) for x, v in zip(operands, eqn.invars, strict=True)]
-        return [wide.cast(result) for result in _bind(eqn, operands)]
+        return [wide.cast(result) for result in bind(eqn, operands)]
     with eqn.ctx.manager:
         return wide.apply(eqn, operands)
 
@@ -542,19 +548,19 @@ def _custom_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]
 
     @jax.custom_vjp
     def call(*operands: Any) -> list[Any]:
-        return _run(*_opened(body), operands, {}, (), {}, _probed, wide)[0]
+        return _run(*opened(body), operands, {}, (), {}, _probed, wide)[0]
 
     def rule(operands: Sequence[Any], cotangents: Sequence[Any]) -> Any:
         def of_smooth(*values: Any) -> Any:
             given = dict(zip(smooth, values, strict=True))
-            return _bind(eqn, [given.get(i, operand) for i, operand in enumerate(operands)])
+            return bind(eqn, [given.get(i, operand) for i, operand in enumerate(operands)])
 
         _, pullback = jax.vjp(of_smooth, *(operands[i] for i in smooth))
         return pullback(list(cotangents))
 
     def backward(operands: Sequence[Any], cotangents: Sequence[Any]) -> tuple[Any, ...]:
         shapes = [[jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in vs] for vs in (eqn.invars, eqn.outvars)]
-        jaxpr, consts = _opened(jax.make_jaxpr(rule)(*shapes))
+        jaxpr, consts = opened(jax.make_jaxpr(rule)(*shapes))
         bars, _ = _run(jaxpr, consts, [*operands, *cotangents], {}, (), {}, _probed, wide)
         by_operand = dict(zip(smooth, bars, strict=True))
         return tuple(by_operand.get(i) for i in range(len(operands)))
@@ -575,13 +581,6 @@ def _probed_jvp(primals: Any, tangents: Any) -> Any:
     return _probed(*primals), value_dot + probe_dot
 
 
-@jax.custom_jvp
 def _cut(value: Any, probe: Any) -> Any:
-    """`value`, and for derivatives `probe` alone: nothing flows back from here to what `value` was made of."""
-    return value
-
-
-@_cut.defjvp
-def _cut_jvp(primals: Any, tangents: Any) -> Any:
-    _, probe_dot = tangents
-    return _cut(*primals), probe_dot
+    """The probe in place of the value: nothing flows back from here to what the value was made of."""
+    return probe

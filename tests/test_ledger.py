@@ -435,3 +435,56 @@ def test_a_name_that_is_no_node_is_answered_with_the_nearest():
         InputError, match=r"there is no node 'w9'. Did you mean 'w2'\? There are: x0, x1, w0, w1, w2, z"
     ):
         ledger(neuron.forward)(X, W).graph.node("w9")
+
+
+def test_an_element_behind_a_mask_has_its_edge():
+    found = of(lambda w: tag(jnp.sum(jax.nn.relu(w)), "y"), jnp.array([-1.0, 2.0]))
+    assert locals_of(found) == {("w0", "y"): 0, ("w1", "y"): 1}
+    found = of(lambda w: tag(jnp.where(w[0] > 0, w[1], w[2]), "y"), jnp.array([1.0, 2.0, 3.0]))
+    assert locals_of(found) == {("w1", "y"): 1, ("w2", "y"): 0}
+
+
+def test_equal_layers_have_local_derivatives_of_their_own():
+    def fun(w, x):
+        for i in range(12):
+            x = tag(jnp.tanh(w[i] @ x), f"x{i}")
+        return jnp.sum(x)
+
+    w = np.sin(np.arange(12 * 9, dtype=np.float32)).reshape(12, 3, 3)
+    found = of(fun, w, jnp.ones(3))
+    for i in range(1, 12):
+        want = np.diag(1 - found.nodes[f"x{i}"].value ** 2) @ w[i]
+        # 1 - tanh(x)**2 cancels: some float32 roundings of 1.
+        np.testing.assert_allclose(found.edges[f"x{i - 1}", f"x{i}"].local, want, rtol=1e-5, atol=1e-6)
+
+
+def test_an_argument_sharded_by_its_type_is_refused_and_the_whole_of_it_is_read():
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(jnp.arange(4.0), jax.sharding.NamedSharding(mesh, P("i")))
+        read = ledger(lambda x: jnp.sum(tag(jnp.sin(x), "a")))
+        with pytest.raises(InputError, match=r"sharded over an explicit mesh.* Give jax.device_get\(argument\)"):
+            read(x)
+        assert read(jax.device_get(x)).nodes["x0"].grad == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (
+            lambda found: found.nodes["kk"],
+            "there is no node 'kk'. Did you mean 'k'? There are: x0, x1, w0, w1, w2",
+        ),
+        (lambda found: found.explain("hh"), "there is no node 'hh'. Did you mean 'h'?"),
+        (lambda found: found.explain(3), "there is no node '3'."),
+        (lambda found: found.edges["z", "h"], "there is no edge from 'z' to 'h'. Edges to 'h': ('k', 'h')."),
+        (lambda found: found.edges["k", "z"], "there is no edge from 'k' to 'z'; write ('z', 'k')."),
+        (lambda found: found.edges["z"], "there is no edge 'z'; expected a pair (source, target)"),
+    ],
+)
+def test_what_is_no_node_or_edge_is_an_error_that_says_what_is(read, text):
+    found = ledger(neuron.forward)(X, W)
+    with pytest.raises(InputError, match=re.escape(text)):
+        read(found)
+    assert "kk" not in found.nodes
+    assert found.edges.get(("z", "h")) is None

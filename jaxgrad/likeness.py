@@ -1,0 +1,79 @@
+"""likeness: when two operations of traced programs are the same: equal in all but the numbers they are given."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgrad.program import opened
+
+_SMALL = 64  # a constant of up to so many elements is told from others by its elements, a larger one by itself
+NAMES = ("tag", "name")  # operations whose parameters only name their operand
+
+
+class Same:
+    """Something that is like itself alone. It is kept alive, so that its `id` stays its own."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.value is other.value
+
+
+def of_operation(eqn: Any) -> Hashable:
+    """A key that two operations share only if they compute the same of the same operands."""
+    if eqn.primitive.name in NAMES:
+        return ("name",)
+    alone = Same(eqn) if eqn.effects else None
+    params = tuple((name, _of(value)) for name, value in sorted(eqn.params.items()))
+    return eqn.primitive, params, _of(eqn.ctx), alone
+
+
+def of_aval(aval: Any) -> Hashable:
+    """A type, with what a program can depend on: JAX's weak types too."""
+    return str(aval), aval.dtype, getattr(aval, "weak_type", False), _of(getattr(aval, "sharding", None))
+
+
+def of_constant(value: Any) -> Hashable:
+    """A number or array of a program; -0.0 is not 0.0, nor is 1 True."""
+    if isinstance(value, (bool, int, float, complex, str, bytes, type(None))):
+        return type(value), repr(value)
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size <= _SMALL):
+        return type(value), value.dtype, np.shape(value), value.tobytes()
+    return Same(value)
+
+
+def _of(value: Any) -> Hashable:
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_of, value))
+    if isinstance(value, dict):
+        return dict, tuple((repr(key), _of(value[key])) for key in sorted(value, key=repr))
+    if hasattr(opened(value)[0], "eqns"):
+        return _of_jaxpr(*opened(value))
+    if isinstance(value, (np.ndarray, np.generic, bool, int, float, complex, str, bytes, jax.Array)):
+        return of_constant(value)
+    try:
+        hash(value)
+    except TypeError:
+        return Same(value)
+    return type(value), value
+
+
+def _of_jaxpr(jaxpr: Any, consts: Sequence[Any]) -> Hashable:
+    numbers: dict[Any, int] = {}
+
+    def defined(variables: Iterable[Any]) -> tuple[Hashable, ...]:
+        numbers.update((v, len(numbers) + i) for i, v in enumerate(list(variables)))
+        return tuple(of_aval(v.aval) for v in variables)
+
+    def read(atom: Any) -> Hashable:
+        return ("literal", of_constant(atom.val), of_aval(atom.aval)) if hasattr(atom, "val") else numbers[atom]
+
+    given = defined([*jaxpr.constvars, *jaxpr.invars])
+    body = tuple((of_operation(eqn), tuple(map(read, eqn.invars)), defined(eqn.outvars)) for eqn in jaxpr.eqns)
+    return given, tuple(map(Same, consts)), body, tuple(map(read, jaxpr.outvars))

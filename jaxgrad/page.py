@@ -1,0 +1,70 @@
+"""page: a graph as one self-contained HTML page to step through."""
+
+import json
+from importlib.resources import files
+
+import numpy as np
+
+from jaxgrad.explain import explain, number
+from jaxgrad.export import factor
+from jaxgrad.graph import Graph
+from jaxgrad.layout import Arrow, Box, layout
+from jaxgrad.svg import attribute, svg_of, title_of
+
+
+def html(graph: Graph) -> str:
+    """The graph as one page that needs nothing else: step through it, point at an arrow to see its factor."""
+    placed = layout(graph)
+    data = {
+        "whole": f"Every value and gradient of {graph.output}. Press Next to go through them one by one.",
+        "boxes": [
+            {"name": box.name, "forward": _forward(graph, box), "backward": _backward(graph, box)}
+            for box in placed.boxes
+        ],
+        "edges": [_arrow_words(graph, arrow) for arrow in placed.arrows],
+    }
+    page = (files("jaxgrad") / "page.html").read_text(encoding="utf-8")
+    text = json.dumps(data).replace("<", "\\u003c")  # no text in it can end the script
+    parts = {"@TITLE@": attribute(title_of(graph)), "@SVG@": svg_of(placed, graph), "@DATA@": text}
+    before, *rest = page.split("@SVG@")
+    after = "@SVG@".join(rest)
+    for mark in ("@TITLE@", "@DATA@"):
+        before, after = before.replace(mark, parts[mark]), after.replace(mark, parts[mark])
+    return before + parts["@SVG@"] + after
+
+
+def _forward(graph: Graph, box: Box) -> str:
+    if box.folded:
+        return _list(box, [f"{name} = {number(graph.nodes[name].value)}" for name in box.folded])
+    sources = ", ".join(edge.source for edge in graph.into[box.name])
+    return box.value + (f"\ncomputed from {sources}" if sources else "\nan argument" * (box.kind == "argument"))
+
+
+def _backward(graph: Graph, box: Box) -> str:
+    if not box.folded:
+        return explain(graph, box.name)
+    return _list(box, [f"d{graph.output}/d{name} = {number(graph.nodes[name].grad)}" for name in reversed(box.folded)])
+
+
+def _list(box: Box, texts: list[str]) -> str:
+    """All that is in a folded box; the page scrolls."""
+    return f"{box.value}\n" + ", ".join(texts)
+
+
+def _arrow_words(graph: Graph, arrow: Arrow) -> str:
+    if len(arrow.edges) > 1:
+        return "\n".join(
+            [f"{len(arrow.edges)} edges, drawn as one:", *(_edge_words(graph, e) for e in arrow.edges[:6])]
+        )
+    return _edge_words(graph, arrow.edges[0])
+
+
+def _edge_words(graph: Graph, ends: tuple[str, str]) -> str:
+    edge = graph.edges[ends]
+    upstream, output = graph.nodes[edge.target].grad, graph.output
+    times = " @ " if np.ndim(upstream) else " * "
+    return (
+        f"d{edge.target}/d{edge.source} = {factor(edge.local)}   {edge.note}\n"
+        f"its share of d{output}/d{edge.source}: d{output}/d{edge.target}{times}d{edge.target}/d{edge.source} = "
+        f"{number(upstream)}{times}{factor(edge.local)} = {number(edge.contribution)}"
+    )
