@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxgrad import neuron, routes
-from jaxgrad.compare import Row, compare_table
+from jaxgrad.comparison import Row
+from jaxgrad.printed import compare_table
 from jaxgrad.record import Record
 from jaxgrad.reference import Number, Table
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxgrad import DifferenceError, InputError, Record, TableError, compare, neuron, reference, routes
-from jaxgrad.compare import compare_table, ulp_distance
+from jaxgrad.printed import compare_table
+from jaxgrad.ulp import ulp_distance
 
 BITS = {name: jnp.finfo(name).bits for name in DTYPES}
 

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 import jaxgrad
 from jaxgrad import InputError, OutputError, Record, TagError, neuron, retain_grads, retain_vjp, tag
-from jaxgrad.compare import compare_table
+from jaxgrad.printed import compare_table
 
 X = jnp.array([0.5, -1.5, 2.0])
 

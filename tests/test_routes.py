@@ -7,7 +7,7 @@ import oracle
 import pytest
 
 from jaxgrad import compare, neuron, reference, routes
-from jaxgrad.compare import ulp_distance
+from jaxgrad.ulp import ulp_distance
 
 
 def batched(route):
