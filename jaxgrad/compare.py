@@ -11,7 +11,7 @@ from jaxgrad import rounding
 from jaxgrad.comparison import Comparison, Pair, Row, differences
 from jaxgrad.entries import Entries, Entry, label, of_mapping, of_record
 from jaxgrad.errors import InputError
-from jaxgrad.printed import compare_neuron
+from jaxgrad.printed import compare_numbers
 from jaxgrad.record import Record
 from jaxgrad.reference import Table
 from jaxgrad.rounding import Tolerance
@@ -65,8 +65,9 @@ def compare(
     for name, limit in (("ulp", ulp), ("rtol", rtol), ("atol", atol)):
         if limit is not None and not limit >= 0:
             raise InputError(f"{name} is {limit}; expected a number that is not negative.")
+    tolerance = Tolerance(0, ulp, rtol, atol)
     if isinstance(want, Table):
-        return Comparison(compare_neuron(got, want, ulp, rtol, atol))
+        return Comparison(compare_numbers(got, want, tolerance))
     if isinstance(want, Record):
         wanted = of_record(want)
     elif isinstance(want, Mapping):
@@ -78,7 +79,7 @@ def compare(
         )
     if not wanted:
         raise InputError("`want` is empty, so that anything would agree with it; expected a name at least.")
-    return _compare_entries(of_record(got), wanted, Tolerance(0, ulp, rtol, atol), got.names)
+    return _compare_entries(of_record(got), wanted, tolerance, got.names)
 
 
 def _compare_entries(found: Entries, wanted: Entries, tolerance: Tolerance, tags: tuple[str, ...]) -> Comparison:

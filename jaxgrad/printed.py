@@ -10,58 +10,59 @@ import numpy as np
 
 from jaxgrad import neuron
 from jaxgrad.comparison import Row, differences
-from jaxgrad.errors import TableError
+from jaxgrad.errors import InputError, TableError
 from jaxgrad.record import Record
 from jaxgrad.reference import Number, Table
+from jaxgrad.rounding import Tolerance
 from jaxgrad.ulp import ulp_distance
 
 
-def compare_table(columns: Mapping[str, Any], table: Table) -> tuple[Row, ...]:
-    """Compares computed values with the printed numbers of a table, in the table's order.
+def compare_numbers(got: Record, table: Table, tolerance: Tolerance) -> tuple[Row, ...]:
+    """Compares a record of the neuron with the printed numbers of a table, in the table's order.
 
     Where the table's digits were printed in full, a value agrees when it prints the same digits, as Python prints
-    it or as NumPy does. Where they were rounded, it agrees within half a unit of the last printed digit.
-
-    Args:
-      columns: name of a quantity -> its value, of shape () and the table's dtype.
-      table: the printed numbers.
-
-    Returns:
-      A `Row` for each number.
+    it or as NumPy does. Where they were rounded, it agrees within half a unit of the last printed digit. A tolerance
+    of the user's replaces both.
 
     Raises:
-      TableError: the table has a quantity that `columns` lacks.
-      InputError: a value is not of the table's dtype.
-
-    Example:
-      >>> from jaxgrad import reference
-      >>> values = {number.quantity: np.float32(number.printed) for number in reference.load().numbers}
-      >>> rows = compare_table(values, reference.load())
-      >>> print(all(row.ok for row in rows), max(row.ulp for row in rows))
-      True 0.0
+      TableError: the record is not of the neuron, of another number of inputs, or of a batch; the table has a
+        quantity that the neuron has not.
+      InputError: the record is not in the table's dtype.
     """
-    return tuple(_printed(number, columns, table) for number in table.numbers)
+    _check_record(got, table)
+    with np.errstate(all="ignore"):  # as IEEE arithmetic has it
+        columns = neuron.columns(got)
+    rows = tuple(_printed(number, columns, table) for number in table.numbers)
+    return rows if tolerance.is_default else tuple(_within(row, tolerance) for row in rows)
 
 
-def compare_neuron(
-    got: Record, table: Table, ulp: float | None, rtol: float | None, atol: float | None
-) -> tuple[Row, ...]:
+def _check_record(got: Record, table: Table) -> None:
     if got.names != neuron.NAMES or len(got.arg_grads) != 2:
         raise TableError(
             f'the table "{table.title}" is of the neuron, whose record has {", ".join(neuron.NAMES)} and the gradients '
             f"of x and w; the record has {', '.join(got.names) or 'no tags'} and {len(got.arg_grads)} arguments. "
             "Compare a record of the neuron."
         )
-    rows = compare_table(neuron.columns(got), table)
-    if ulp is None and rtol is None and atol is None:
-        return rows
-    ours = [
-        row.ulp <= (-1 if ulp is None else ulp)
-        or row.absolute <= (atol or 0) + (rtol or 0) * abs(float(row.want))
-        or row.absolute == 0
-        for row in rows
-    ]
-    return tuple(replace(row, ok=ok, why="" if ok else "differs") for row, ok in zip(rows, ours, strict=True))
+    grads = {**got.grads, "x": got.arg_grads[0], "w": got.arg_grads[1]}
+    if missing := [name for name, grad in grads.items() if grad is None]:
+        raise TableError(
+            f'the record has no gradient of {", ".join(missing)}; the table "{table.title}" expects all of the '
+            "neuron's. Compare a record of every argument and tag."
+        )
+    shapes, expected = [list(np.shape(grad)) for grad in got.arg_grads], [list(table.x.shape), list(table.w.shape)]
+    if shapes != expected:
+        raise TableError(
+            f"the gradients of x and w have the shapes {shapes[0]} and {shapes[1]}; the table "
+            f'"{table.title}" expects {expected[0]} and {expected[1]}, one row of its input. Of a batch take one row '
+            "out: jax.tree.map(lambda a: a[0], record)."
+        )
+
+
+def _within(row: Row, tolerance: Tolerance) -> Row:
+    """The row by the user's tolerance in place of its digits."""
+    near = row.absolute == 0 or (tolerance.ulp is not None and row.ulp <= tolerance.ulp)
+    near |= row.absolute <= (tolerance.atol or 0) + (tolerance.rtol or 0) * abs(float(row.want))
+    return replace(row, ok=near, why="" if near else row.why or "differs")
 
 
 def _printed(number: Number, columns: Mapping[str, Any], table: Table) -> Row:
@@ -72,6 +73,11 @@ def _printed(number: Number, columns: Mapping[str, Any], table: Table) -> Row:
             f"There are: {', '.join(columns)}."
         )
     got = np.asarray(columns[number.quantity])
+    if got.dtype != table.dtype:
+        raise InputError(
+            f'{number.quantity} is {got.dtype} and the table "{table.title}" was computed in {table.dtype}; expected '
+            f"one dtype. Compute the record of x and w in {table.dtype}."
+        )
     value = float(got)
     low, high = _interval(number, rounded=table.rounded)
     # In this order a NaN among the bounds is kept, and a NaN that was computed is not: it is no number's neighbour.

@@ -12,8 +12,7 @@ from conftest import DTYPES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxgrad import DifferenceError, InputError, Record, TableError, compare, neuron, reference, routes
-from jaxgrad.printed import compare_table
+from jaxgrad import DifferenceError, InputError, Record, TableError, compare, neuron, reference, retain_grads, routes
 from jaxgrad.ulp import ulp_distance
 
 BITS = {name: jnp.finfo(name).bits for name in DTYPES}
@@ -122,14 +121,23 @@ def test_what_has_no_distance_in_ulp_is_an_error(got, want, text):
         ulp_distance(got, want)
 
 
-def compare_one(got, printed, *, rounded, dtype="float32"):
-    table = dataclasses.replace(
-        reference.load(),
-        x=np.ones(2, dtype),
-        rounded=rounded,
-        numbers=(reference.Number(label="f:", quantity="f", printed=printed),),
+def neuron_of(f, dtype):
+    """A record of the neuron in which f is the only number."""
+    one, f = np.ones((), dtype), np.asarray(f).astype(dtype)
+    values = {"z": one, "k": one, "h": one, "f": f}
+    return Record(f, neuron.NAMES, values, dict.fromkeys(values, one), (np.ones(2, dtype), np.ones(3, dtype)))
+
+
+def table_of(printed, *, rounded, dtype="float32", **number):
+    number = {"label": "f:", "quantity": "f"} | number
+    numbers = (reference.Number(printed=printed, **number),)
+    return dataclasses.replace(
+        reference.load(), x=np.ones(2, dtype), w=np.ones(3, dtype), rounded=rounded, numbers=numbers
     )
-    (row,) = compare_table({"f": np.asarray(got).astype(dtype)}, table)
+
+
+def compare_one(got, printed, *, rounded, dtype="float32", **tolerances):
+    (row,) = compare(neuron_of(got, dtype), table_of(printed, rounded=rounded, dtype=dtype), **tolerances).rows
     return row
 
 
@@ -189,21 +197,59 @@ def test_a_value_agrees_with_its_own_full_digits_in_every_dtype(value, dtype):
         assert not compare_one(next_up(value), printed, rounded=False, dtype=dtype).ok
 
 
-def test_a_value_of_another_dtype_than_the_tables_is_an_error():
-    table = dataclasses.replace(reference.load(), numbers=reference.load().numbers[:1])
-    with pytest.raises(InputError, match=re.escape("got float64[] and want float32[] cannot be compared in ULP")):
-        compare_table({"f": np.float64(0.5)}, table)
+def test_given_tolerances_replace_the_printed_digits():
+    next_to = next_up(np.float32(0.5))
+    assert not compare_one(next_to, "0.5", rounded=False).ok
+    assert compare_one(next_to, "0.5", rounded=False, ulp=1).ok
+    assert compare_one(next_to, "0.5", rounded=False, rtol=1e-6).ok
+    assert not compare_one(0.6, "0.5", rounded=False, atol=0.09).ok
+    assert compare_one(np.nan, "nan", rounded=False, rtol=1e-6).ok
+    assert not compare_one(0.5, "nan", rounded=False, rtol=1e9, atol=1e9).ok
 
 
 def test_an_unknown_quantity_is_an_error_with_the_nearest_name():
-    number = reference.Number(label="Gradient:", quantity="df/dw", printed="0.25", part=1, cell=2)
-    table = dataclasses.replace(reference.load(), numbers=(number,))
+    table = table_of("0.25", rounded=False, label="Gradient:", quantity="df/dw", part=1, cell=2)
     text = (
-        'part 1, cell 2, "Gradient:" (df/dw = 0.25): there is no quantity "df/dw". Did you mean "df/dw0"? '
-        "There are: f, df/dw0, df/dz."
+        'part 1, cell 2, "Gradient:" (df/dw = 0.25): there is no quantity "df/dw". Did you mean "df/dw2"? There are: '
     )
-    with pytest.raises(TableError, match=f"^{re.escape(text)}$"):
-        compare_table({"f": np.float32(1), "df/dw0": np.float32(1), "df/dz": np.float32(1)}, table)
+    with pytest.raises(TableError, match=f"^{re.escape(text)}.*df/dw0, df/dw1, df/dw2"):
+        compare(neuron_of(1, "float32"), table)
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "text"),
+    [
+        (
+            lambda: neuron_of(0.5, "float64"),
+            InputError,
+            'f is float64 and the table "Chain rule and back propagation of a sigmoid neuron" was computed in float32; '
+            "expected one dtype. Compute the record of x and w in float32.",
+        ),
+        (
+            lambda: jax.vmap(neuron.backprop, in_axes=(0, None))(X[None], W),
+            TableError,
+            "the gradients of x and w have the shapes [1, 2] and [1, 3]; the table",
+        ),
+        (
+            lambda: neuron.backprop(np.ones(5, "float32"), np.ones(6, "float32")),
+            TableError,
+            "the gradients of x and w have the shapes [5] and [6]; the table",
+        ),
+        (
+            lambda: retain_grads(neuron.forward, argnums=1)(X, W),
+            TableError,
+            "the record has no gradient of x; the table",
+        ),
+        (
+            lambda: record_of({"a": np.ones(2)}),
+            TableError,
+            'the table "Chain rule and back propagation of a sigmoid neuron" is of the neuron, whose record has z,',
+        ),
+    ],
+)
+def test_a_record_that_the_table_is_not_of_is_an_error(record, kind, text):
+    with pytest.raises(kind, match=f"^{re.escape(text)}"):
+        compare(record(), reference.load())
 
 
 X, W = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
@@ -366,8 +412,3 @@ def test_what_cannot_be_compared_is_an_error(got, want, options, text):
 def test_a_traced_record_is_an_error():
     with pytest.raises(InputError, match=re.escape("z is traced and has no number yet; expected arrays.")):
         jax.jit(lambda x: compare(neuron.backprop(x, W), {"z": 1.0}).ok)(X)
-
-
-def test_the_table_of_the_neuron_is_not_compared_with_another_function():
-    with pytest.raises(TableError, match=re.escape("is of the neuron, whose record has z, k, h, f and the gradients")):
-        compare(record_of({"a": np.ones(2)}), reference.load())
