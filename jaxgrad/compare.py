@@ -37,7 +37,8 @@ def compare(
       want: what it should be. In a dict, "z" is the value of tag z, a PyTorch tensor of it has the gradient too;
         "z.grad" is a gradient, "output" the output; an argument goes by its position, 0 or "arg[0]['w']", as a
         tensor, or its gradient by "arg[0].grad". What a dict or a table has no gradient for is not compared; a tag of
-        `got` that it has not is a difference, except for a table.
+        `got` that it has not is a difference, except for a table. Which branches were taken is compared, whatever
+        the tolerance, with a record that says so.
       ulp: an element agrees within so many ULP ...
       rtol, atol: ... or within atol + rtol * abs(want). If any of the three is given, it replaces the default.
 
@@ -99,17 +100,15 @@ def _compare_entries(found: Entries, wanted: Entries, tolerance: Tolerance, tags
 def _order(found: Entries, wanted: Entries, tags: tuple[str, ...]) -> list[str]:
     """The labels to compare in the order of `found`; what it lacks stands behind what it follows in `wanted`."""
     names = [name for name, entry in found.items() if name in wanted or (entry.name in tags and entry.kind == "value")]
-    before: dict[str, str] = {}
+    gradients = sum((found | wanted)[name].kind == "gradient" for name in names)
+    before: dict[bool, str] = {}
     for name, entry in wanted.items():
+        backward = entry.kind == "gradient"
         if name not in names:
-            values = [other for other in names if found.get(other, wanted.get(other)).kind == "value"]  # type: ignore[union-attr]
-            at = (
-                names.index(before[entry.kind]) + 1
-                if entry.kind in before
-                else (entry.kind == "gradient") * len(values)
-            )
-            names.insert(at, name)
-        before[entry.kind] = name
+            first = len(names) - gradients if backward else 0
+            names.insert(names.index(before[backward]) + 1 if backward in before else first, name)
+            gradients += backward
+        before[backward] = name
     return names
 
 
@@ -121,7 +120,7 @@ def _row(got: Entry | None, want: Entry | None, tolerance: Tolerance) -> tuple[R
         return replace(empty, why="missing: `got` has none" if got is None else "extra: `want` has none"), None
     a, b = got.array, want.array
     if a is None and b is None:
-        return replace(empty, absolute=0.0, relative=0.0, ulp=0.0, ok=True), None
+        return replace(empty, absolute=0.0, relative=0.0, ulp=0.0, ok=True, why=_neither(got, want)), None
     if a is not None and b is None and want.is_zero:
         b = np.zeros_like(a)  # PyTorch's way to say so
     if a is None or b is None:
@@ -135,8 +134,10 @@ def _row(got: Entry | None, want: Entry | None, tolerance: Tolerance) -> tuple[R
         return replace(empty, why=f"dtype {a.dtype}; expected {b.dtype}"), None
     if want.uncertainty is not None:
         tolerance = replace(tolerance, uncertainty=np.asarray(want.uncertainty))
-    why = f": {want.note}" * bool(want.note)
-    return _compared(empty, Pair(a, b, tolerance), why)
+    if entry.kind == "reached":  # no tolerance makes of one branch another
+        tolerance = Tolerance(0, uncertainty=tolerance.uncertainty)
+        return _compared(empty, Pair(a, b, tolerance), ": another branch was taken")
+    return _compared(empty, Pair(a, b, tolerance), f": {want.note}" * bool(want.note))
 
 
 def _compared(empty: Row, pair: Pair, why: str) -> tuple[Row, Pair]:
@@ -153,6 +154,11 @@ def _compared(empty: Row, pair: Pair, why: str) -> tuple[Row, Pair]:
     return replace(
         empty, got=a, want=b, absolute=absolute, relative=relative, ulp=ulp, index=index, ok=not worst.far, why=why
     ), pair
+
+
+def _neither(got: Entry, want: Entry) -> str:
+    """What stands in a row that has no number on either side."""
+    return f"none in either: {want.note or got.note}" if want.note or got.note else ""
 
 
 def _share(far: int, size: int) -> str:

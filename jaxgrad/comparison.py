@@ -1,4 +1,4 @@
-"""Comparison: a row for each value and each gradient, which of them differs first, and why."""
+"""Comparison: a row for each value, gradient and branch, which of them differs first, and why."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,17 +15,17 @@ from jaxgrad.rounding import Tolerance
 
 @dataclass(frozen=True)
 class Row:
-    """One value or one gradient, at its worst element.
+    """One value or one gradient, at its worst element; or whether one branch was taken.
 
     Attributes:
       name: the tag's; "output"; "arg[0]" for an argument; for a printed number, the quantity.
-      kind: "value" or "gradient".
+      kind: "value", "gradient" or "reached", which is whether the tag's branch was taken.
       got, want: the two numbers, of shape (); None where there is none.
       absolute, relative: the difference, and the difference over the size of `want`.
       ulp: the difference in ULP of `got`'s dtype; for a printed number, from the nearest that its digits stand for.
       index: where the worst element stands in the array; () in a scalar.
       ok: whether they agree.
-      why: where they don't, in what; where they do, "".
+      why: where they don't, in what; where neither side has a number, why; else "".
       number: the printed number, where it is one.
     """
 
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name of a value, "name.grad" for a gradient."""
+        """The name of a value, "name.grad" for a gradient, "name.reached" for a branch."""
         return self.name if self.number else label(self.name, self.kind)
 
 
@@ -61,7 +61,8 @@ class Comparison:
     """What `compare` finds.
 
     Attributes:
-      rows: a `Row` for each value in program order, then for each gradient from the output back.
+      rows: a `Row` for each value in program order, behind one for its branch where it is inside one; then for each
+        gradient from the output back.
       pairs: label of a row -> its two arrays, where both are there and can be compared.
     """
 
@@ -100,6 +101,8 @@ class Comparison:
         pair = self.pairs.get(row.label)
         if pair is None:
             return Diagnosis(row.label, "not comparable", row.why, ())
+        if row.kind == "reached":
+            return Diagnosis(row.label, "another branch", row.why, ())
         of_name = [self.pairs[name] for name in (row.name, label(row.name, "gradient")) if name in self.pairs]
         infinite = [~np.isfinite(p.got) for p in of_name if p.got.shape == pair.got.shape and p is not pair]
         elsewhere = any(np.isinf(p.got).any() for p in self.pairs.values() if p is not pair)
@@ -119,14 +122,17 @@ def differences(a: Any, b: Any) -> tuple[float, float]:
     return absolute, float(np.divide(absolute, np.abs(b)))
 
 
+_WORDS = {"reached": "branch", "value": "value", "gradient": "gradient"}
+
+
 def _text(rows: tuple[Row, ...]) -> Iterator[str]:
     """A line on what differs first, then the rows as a table."""
     wrong = [row for row in rows if not row.ok]
     if not wrong:
         yield f"all {len(rows)} rows agree"
     else:
-        first = {kind: next((row.label for row in wrong if row.kind == kind), None) for kind in ("value", "gradient")}
-        begins = [f"the first {kind} to differ is {name}" for kind, name in first.items() if name]
+        first = {kind: next((row.label for row in wrong if row.kind == kind), None) for kind in _WORDS}
+        begins = [f"the first {_WORDS[kind]} to differ is {name}" for kind, name in first.items() if name]
         yield f"{len(wrong)} of {len(rows)} rows differ: {', '.join(begins)}"
     yield ""
     lines: list[tuple[str, ...]] = [("", "", "got", "want", "absolute", "relative", "ULP", "at", "")]
@@ -143,7 +149,7 @@ def _text(rows: tuple[Row, ...]) -> Iterator[str]:
 def _cells(row: Row) -> tuple[str, ...]:
     mark = "" if row.ok else "!"
     if row.got is None or row.want is None:
-        return mark, row.label, "", "", "", "", "", "", row.why or "nothing to compare"
+        return mark, row.label, "", "", "", "", "", "", row.why or "none in either"
     at = str(list(row.index)) if row.index else ""
     steps = f"{row.ulp:.0f}" if row.ulp < 1e6 else f"{row.ulp:.1e}"
     numbers = (f"{row.absolute:.2g}", f"{row.relative:.2g}", steps)

@@ -11,8 +11,20 @@ import pytest
 from conftest import DTYPES
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import lax
 
-from jaxgrad import DifferenceError, InputError, Record, TableError, compare, neuron, reference, retain_grads, routes
+from jaxgrad import (
+    DifferenceError,
+    InputError,
+    Record,
+    TableError,
+    compare,
+    neuron,
+    reference,
+    retain_grads,
+    routes,
+    tag,
+)
 from jaxgrad.ulp import ulp_distance
 
 BITS = {name: jnp.finfo(name).bits for name in DTYPES}
@@ -362,6 +374,55 @@ def test_no_gradient_beside_one_is_a_difference_with_its_note():
     assert compare(none, none).ok
     row = compare(none, record_of(values)).first_divergence
     assert (row.label, row.why) == ("a.grad", "`got` has no gradient: does not reach the output")
+
+
+def branches(x):
+    return lax.cond(x > 0, lambda x: tag(2 * x, "up"), lambda x: tag(-3 * x, "down"), x)
+
+
+def test_another_branch_is_a_difference_of_its_own_before_its_value():
+    got, want = (retain_grads(branches)(np.float32(x)) for x in (1, -1))
+    comparison = compare(got, want)
+    assert [row.label for row in comparison.rows] == [
+        *("down.reached", "down", "up.reached", "up", "output", "up.grad", "down.grad", "arg[0].grad")
+    ]
+    assert comparison.first_divergence.label == "down.reached"
+    assert comparison.first_divergence.why == "differs: another branch was taken"
+    assert str(comparison).startswith("8 of 8 rows differ: the first branch to differ is down.reached, the first value")
+    assert str(comparison.diagnose()[0]) == "down.reached: another branch: differs: another branch was taken"
+    assert compare(got, got).ok
+
+
+@pytest.mark.parametrize("tolerances", [{}, {"ulp": 9}, {"rtol": 9, "atol": 9}])
+def test_no_tolerance_makes_of_one_branch_another(tolerances):
+    record = retain_grads(branches)(np.float32(1))
+    swapped = dataclasses.replace(record, reached={"up": np.False_, "down": np.False_})
+    comparison = compare(swapped, record, **tolerances)
+    assert [row.label for row in comparison.rows if not row.ok] == ["up.reached"]
+
+
+def test_a_branch_is_compared_where_want_knows_it():
+    record = retain_grads(branches)(np.float32(1))
+    unknown = dataclasses.replace(record, reached={})
+    assert compare(record, unknown).ok
+    row = compare(unknown, record).first_divergence
+    assert (row.label, row.why) == ("down.reached", "missing: `got` has none")
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32])
+def test_integers_and_booleans_differ_and_are_diagnosed(dtype):
+    got, want = np.array([1, 0, 1], dtype), np.array([1, 1, 1], dtype)
+    comparison = compare(record_of({"a": got}, {"a": None}), record_of({"a": want}, {"a": None}))
+    assert [row.label for row in comparison.rows if not row.ok] == ["a"]
+    assert [found.rows for found in comparison.diagnose()] == [(1,)]
+
+
+def test_the_tangent_of_an_integer_can_be_compared():
+    value = np.zeros(2, jax.dtypes.float0)
+    record = Record(np.float32(1), ("t",), {"t": value}, {"t": None}, (), notes={"t": "float0 has no gradient"})
+    comparison = compare(record, record)
+    assert comparison.ok
+    assert "none in either: float0 has no gradient" in str(comparison)
 
 
 def test_what_is_printed_names_what_differs_first_forward_and_backward():
