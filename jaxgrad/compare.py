@@ -11,6 +11,7 @@ from jaxgrad import rounding
 from jaxgrad.comparison import Comparison, Pair, Row, differences
 from jaxgrad.entries import Entries, Entry, label, of_mapping, of_record
 from jaxgrad.errors import InputError
+from jaxgrad.kept import Kept
 from jaxgrad.printed import compare_numbers
 from jaxgrad.record import Record
 from jaxgrad.reference import Table
@@ -19,7 +20,7 @@ from jaxgrad.rounding import Tolerance
 
 def compare(
     got: Record,
-    want: Record | Table | Mapping[Any, Any],
+    want: Record | Table | Kept | Mapping[Any, Any],
     *,
     ulp: float | None = None,
     rtol: float | None = None,
@@ -38,7 +39,7 @@ def compare(
         "z.grad" is a gradient, "output" the output; an argument goes by its position, 0 or "arg[0]['w']", as a
         tensor, or its gradient by "arg[0].grad". What a dict or a table has no gradient for is not compared; a tag of
         `got` that it has not is a difference, except for a table. Which branches were taken is compared, whatever
-        the tolerance, with a record that says so.
+        the tolerance, with a record that says so. A `Kept` is a record that `jaxgrad.kept` reads from a file.
       ulp: an element agrees within so many ULP ...
       rtol, atol: ... or within atol + rtol * abs(want). If any of the three is given, it replaces the default.
 
@@ -71,6 +72,8 @@ def compare(
         return Comparison(compare_numbers(got, want, tolerance))
     if isinstance(want, Record):
         wanted = of_record(want)
+    elif isinstance(want, Kept):
+        wanted = want.entries
     elif isinstance(want, Mapping):
         wanted = of_mapping(want)
     else:

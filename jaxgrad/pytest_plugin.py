@@ -75,7 +75,7 @@ def jaxgrad_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
             request.config.stash.setdefault(_RECORDED, []).append(str(path))
             return
         reference = kept.read(path)
-        comparison = compare(record, reference.record, **tolerances)
+        comparison = compare(record, reference, **tolerances)
         if not comparison.ok:
             causes = "\n".join(str(diagnosis) for diagnosis in comparison.diagnose())
             pytest.fail(
