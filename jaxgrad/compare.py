@@ -89,10 +89,11 @@ def compare(
 def _compare_entries(found: Entries, wanted: Entries, tolerance: Tolerance, tags: tuple[str, ...]) -> Comparison:
     arrays = [entry.array for entry in wanted.values() if entry.array is not None]
     longest = max((size for array in arrays for size in array.shape), default=1)
-    rows, pairs = [], {}
-    for step, name in enumerate(_order(found, wanted, tags), start=1):
-        allowed = replace(tolerance, units=rounding.units(step, longest))
-        row, pair = _row(found.get(name), wanted.get(name), allowed)
+    rows, pairs, step = [], {}, 0
+    for name in _order(found, wanted, tags):
+        got, want = found.get(name), wanted.get(name)
+        step += (got or want).kind != "reached"  # type: ignore[union-attr]
+        row, pair = _row(got, want, replace(tolerance, units=rounding.units(step, longest)))
         if pair is not None:
             pairs[name] = pair
             row = row if row.got is None else _harmless(row, pair, found)
@@ -152,7 +153,7 @@ def _compared(empty: Row, pair: Pair, why: str) -> tuple[Row, Pair]:
     with np.errstate(all="ignore"):
         b = b.astype(a.dtype)[()]
         absolute, relative = differences(a, b)
-    ulp = float(np.max(rounding.steps(np.asarray(a), np.asarray(b), a.dtype)))
+    ulp = float(np.max(rounding.steps(np.asarray(a), np.asarray(b), a.dtype))) if absolute else 0.0
     why = "" if not worst.far else f"{_share(worst.far, pair.got.size)}{why}"
     return replace(
         empty, got=a, want=b, absolute=absolute, relative=relative, ulp=ulp, index=index, ok=not worst.far, why=why
