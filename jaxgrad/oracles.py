@@ -73,7 +73,7 @@ def finite_difference(
     return by_steps(fun, gradient, argnums, names)
 
 
-def _central(point: "Point", steps: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _central(point: Point, steps: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The central differences, and by how much the slope to the right is above that to the left."""
     plus, minus = (point.outputs(sign * steps, np.float64) for sign in (1, -1))
     # The steps as they are: a + s is a rounded number.

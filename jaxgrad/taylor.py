@@ -13,6 +13,11 @@ from jaxgrad.oracles import in_float64
 from jaxgrad.retain import plan
 from jaxgrad.wide import Wide
 
+Array = np.ndarray[Any, Any]
+
+_EPS = float(np.finfo(np.float64).eps)
+_STEPS = np.logspace(-1, -4, 13)
+
 
 def taylor_order(fun: Callable[..., Any], *args: Any, grads: Any = None, direction: Any = None, seed: int = 0) -> float:
     r"""The order of the Taylor remainder: 2 for a right gradient, 1 for a wrong one.
@@ -29,11 +34,12 @@ def taylor_order(fun: Callable[..., Any], *args: Any, grads: Any = None, directi
       seed: of the random direction.
 
     Returns:
-      The order; infinity where there is no remainder, as for a linear function.
+      The order; infinity where there is no remainder, as for a linear function; NaN where a gradient or the output
+      is not finite.
 
     Raises:
       OutputError: the output is not a real scalar.
-      InputError: `grads` is not like the arguments.
+      InputError: `grads` or `direction` is not like the arguments.
 
     Example:
       >>> print(round(taylor_order(jnp.sin, 0.5), 1), round(taylor_order(jnp.sin, 0.5, grads=(0.88,)), 1))
@@ -42,29 +48,34 @@ def taylor_order(fun: Callable[..., Any], *args: Any, grads: Any = None, directi
     planned = plan(fun, args, {}, names=())
     if grads is None:
         grads = in_float64(fun, names=())(*args).arg_grads
-    bars = [np.asarray(bar, np.float64) for bar in jax.tree.leaves(grads)]
     with jax.enable_x64(True):
         leaves = [float64(to_numpy(leaf)) for leaf in planned.leaves]
-        if [bar.shape for bar in bars] != [leaf.shape for leaf in leaves]:
-            raise InputError(
-                f"grads has the shapes {[bar.shape for bar in bars]}; expected the arguments', "
-                f"{[leaf.shape for leaf in leaves]}. Give record.arg_grads."
-            )
+        bars, given = _like(leaves, grads, "grads"), _like(leaves, direction, "direction")
         rng = np.random.default_rng(seed)
-        given = [np.asarray(d, np.float64) for d in jax.tree.leaves(direction)]
         dots = given or [rng.standard_normal(leaf.shape) * np.maximum(1, np.abs(leaf)) for leaf in leaves]
         run = jax.jit(lambda leaves: planned.program.run((), leaves, {}, wide=Wide(jnp.float64))[0])
         base = float(run(leaves))
         slope = sum(float(np.sum(bar * dot)) for bar, dot in zip(bars, dots, strict=True))
-        steps = np.logspace(-1, -4, 13)
-        moved = [
-            float(run([leaf + step * dot for leaf, dot in zip(leaves, dots, strict=True)])) - base for step in steps
-        ]
-    remainders = np.abs(np.array(moved) - steps * slope)
-    noise = 64 * np.finfo(np.float64).eps * max(abs(base), abs(slope) * 1e-4)
-    seen = remainders > noise
-    if np.count_nonzero(seen) < 3:
+        moved = [float(run([leaf + s * dot for leaf, dot in zip(leaves, dots, strict=True)])) - base for s in _STEPS]
+    return _order(np.abs(np.array(moved) - _STEPS * slope), 64 * _EPS * max(abs(base), abs(slope) * _STEPS[-1]))
+
+
+def _like(leaves: list[Array], tree: Any, name: str) -> list[Array]:
+    """The tree's leaves, one for each argument's; none if it is None."""
+    given = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+    if tree is not None and [leaf.shape for leaf in given] != [leaf.shape for leaf in leaves]:
+        raise InputError(
+            f"{name} has the shapes {[leaf.shape for leaf in given]}; expected the arguments', "
+            f"{[leaf.shape for leaf in leaves]}. Give one like record.arg_grads."
+        )
+    return given
+
+
+def _order(remainders: Array, noise: float) -> float:
+    """The slope at the small steps whose remainder is more than noise: there the first term rules the others."""
+    if not np.isfinite(remainders[-1]):
+        return float("nan")
+    seen = np.flatnonzero(remainders > noise)[-4:]
+    if seen.size < 3:
         return float("inf")
-    # The small steps, where the first term that is left rules the others.
-    smallest = np.flatnonzero(seen)[-4:]
-    return float(np.polyfit(np.log(steps[smallest]), np.log(remainders[smallest]), 1)[0])
+    return float(np.polyfit(np.log(_STEPS[seen]), np.log(remainders[seen]), 1)[0])

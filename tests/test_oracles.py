@@ -184,6 +184,11 @@ def test_a_right_gradient_leaves_a_remainder_of_order_2_and_a_wrong_one_of_order
     assert taylor_order(lambda x: 3 * x, np.float32(2)) == np.inf
 
 
+@pytest.mark.parametrize(("x", "grads"), [(0.5, (np.nan,)), (0.5, (np.inf,)), (-0.5, (1.0,))])
+def test_what_is_not_finite_has_no_order(x, grads):
+    assert np.isnan(taylor_order(jnp.log, x, grads=grads))
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "text"),
     [
@@ -208,7 +213,12 @@ def test_a_right_gradient_leaves_a_remainder_of_order_2_and_a_wrong_one_of_order
         (
             lambda: taylor_order(jnp.sin, 0.5, grads=(np.ones(2),)),
             InputError,
-            "grads has the shapes [(2,)]; expected the arguments', [()]. Give record.arg_grads.",
+            "grads has the shapes [(2,)]; expected the arguments', [()]. Give one like record.arg_grads.",
+        ),
+        (
+            lambda: taylor_order(jnp.sin, 0.5, direction=(1.0, 2.0)),
+            InputError,
+            "direction has the shapes [(), ()]; expected the arguments', [()].",
         ),
     ],
 )
