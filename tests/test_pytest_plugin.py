@@ -73,6 +73,12 @@ def test_the_first_run_records_and_later_ones_are_held_to_it(session, pytester):
     )
 
 
+def test_what_a_worker_records_is_told(session):
+    result = session("-n1")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["jaxgrad: recorded *references/test_model/test_the_neuron.toml"])
+
+
 def test_an_update_writes_anew(session):
     session()
     session("--jaxgrad-update", factor="1.5").assert_outcomes(passed=1)
