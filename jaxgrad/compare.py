@@ -69,7 +69,7 @@ def compare(
             raise InputError(f"{name} is {limit}; expected a number that is not negative.")
     tolerance = Tolerance(0, ulp, rtol, atol)
     if isinstance(want, Table):
-        return Comparison(compare_numbers(got, want, tolerance))
+        return compare_numbers(got, want, tolerance)
     if isinstance(want, Record):
         wanted = of_record(want)
     elif isinstance(want, Kept):

@@ -63,7 +63,8 @@ class Comparison:
     Attributes:
       rows: a `Row` for each value in program order, behind one for its branch where it is inside one; then for each
         gradient from the output back.
-      pairs: label of a row -> its two arrays, where both are there and can be compared.
+      pairs: label of a row, or place of its printed number -> its two arrays, where both are there and can be
+        compared.
     """
 
     rows: tuple[Row, ...]
@@ -98,7 +99,7 @@ class Comparison:
         return tuple(self._diagnosis(row) for row in self.rows if not row.ok)
 
     def _diagnosis(self, row: Row) -> Diagnosis:
-        pair = self.pairs.get(row.label)
+        pair = self.pairs.get(row.number.place if row.number else row.label)
         if pair is None:
             return Diagnosis(row.label, "not comparable", row.why, ())
         if row.kind == "reached":

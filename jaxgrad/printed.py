@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxgrad import neuron
-from jaxgrad.comparison import Row, differences
+from jaxgrad.comparison import Comparison, Pair, Row, differences
 from jaxgrad.errors import InputError, TableError
 from jaxgrad.record import Record
 from jaxgrad.reference import Number, Table
@@ -17,7 +17,7 @@ from jaxgrad.rounding import Tolerance
 from jaxgrad.ulp import ulp_distance
 
 
-def compare_numbers(got: Record, table: Table, tolerance: Tolerance) -> tuple[Row, ...]:
+def compare_numbers(got: Record, table: Table, tolerance: Tolerance) -> Comparison:
     """Compares a record of the neuron with the printed numbers of a table, in the table's order.
 
     Where the table's digits were printed in full, a value agrees when it prints the same digits, as Python prints
@@ -33,7 +33,19 @@ def compare_numbers(got: Record, table: Table, tolerance: Tolerance) -> tuple[Ro
     with np.errstate(all="ignore"):  # as IEEE arithmetic has it
         columns = neuron.columns(got)
     rows = tuple(_printed(number, columns, table) for number in table.numbers)
-    return rows if tolerance.is_default else tuple(_within(row, tolerance) for row in rows)
+    if not tolerance.is_default:
+        rows = tuple(_within(row, tolerance) for row in rows)
+    pairs = {number.place: _pair(number, columns, table) for number in table.numbers}
+    return Comparison(rows, pairs)
+
+
+def _pair(number: Number, columns: Mapping[str, Any], table: Table) -> Pair:
+    """The computed and the printed number, and how far one may be off the other."""
+    low, high = _interval(number, rounded=table.rounded)
+    half = (high - low) / 2 if np.isfinite(high) and np.isfinite(low) else 0.0
+    with np.errstate(over="ignore"):
+        want = np.asarray(float(Decimal(number.printed))).astype(table.dtype)
+    return Pair(np.asarray(columns[number.quantity]), want, Tolerance(0, atol=half, ulp=0))
 
 
 def _check_record(got: Record, table: Table) -> None:
@@ -82,7 +94,7 @@ def _printed(number: Number, columns: Mapping[str, Any], table: Table) -> Row:
     low, high = _interval(number, rounded=table.rounded)
     # In this order a NaN among the bounds is kept, and a NaN that was computed is not: it is no number's neighbour.
     nearest = np.float64(min(high, max(low, value)))
-    with np.errstate(over="ignore", invalid="ignore"):  # digits beyond the dtype's range stand for its infinity
+    with np.errstate(all="ignore"):  # digits beyond the dtype's range stand for its infinity
         want = nearest.astype(table.dtype)
         ulp = float(ulp_distance(got, want))
         absolute, relative = differences(value, float(want))
