@@ -74,6 +74,7 @@ def test_the_first_run_records_and_later_ones_are_held_to_it(session, pytester):
 
 
 def test_what_a_worker_records_is_told(session):
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install '.[test]'")
     result = session("-n1")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["jaxgrad: recorded *references/test_model/test_the_neuron.toml"])
