@@ -2,13 +2,15 @@
 
 from jaxgrad import neuron, reference
 from jaxgrad.batch import batch
-from jaxgrad.compare import Comparison, compare
+from jaxgrad.compare import compare
+from jaxgrad.comparison import Comparison
 from jaxgrad.errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad.ledger import Ledger, ledger
-from jaxgrad.oracles import complex_step, finite_difference, in_float64, taylor_order
+from jaxgrad.oracles import complex_step, finite_difference, in_float64
 from jaxgrad.record import Record
 from jaxgrad.retain import retain_grads, retain_vjp
 from jaxgrad.tags import tag
+from jaxgrad.taylor import taylor_order
 
 __version__ = "0.1.0"
 

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgrad import neuron, routes
-from jaxgrad.compare import Row, compare_table
+from jaxgrad import routes
+from jaxgrad.compare import compare
+from jaxgrad.comparison import Row
 from jaxgrad.record import Record
 from jaxgrad.reference import Number, Table
 
@@ -82,6 +83,6 @@ def check(table: Table) -> Check:
     one, batch = jax.device_get((routes.run(table.x, table.w), routes.run_batch(rows, table.w)))
     found = {}
     for route in routes.ROUTES:
-        found[route, "jit"] = compare_table(neuron.columns(one[route]), table)
-        found[route, "jit(vmap)"] = compare_table(neuron.columns(jax.tree.map(lambda a: a[0], batch[route])), table)
+        found[route, "jit"] = compare(one[route], table).rows
+        found[route, "jit(vmap)"] = compare(jax.tree.map(lambda a: a[0], batch[route]), table).rows
     return Check(table, one["hand"], rows, batch["vjp"], found, jax.default_backend())

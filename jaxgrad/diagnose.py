@@ -53,6 +53,8 @@ def diagnose(label: str, got: Array, want: Array, tolerance: Tolerance, infinite
     wrong = far(got, want, tolerance)
     leading = got.shape[0] if got.ndim else 0
     rows = tuple(int(i) for i in np.unique(wrong // (got.size // leading))) if leading else ()
+    if got.dtype == bool:
+        return Diagnosis(label, "unknown", "a boolean does not tell why", rows)
     want = want.astype(got.dtype)
     a, b = (array.reshape(-1)[wrong] for array in (got, want))
     zeros = None if infinite is None else np.broadcast_to(infinite, got.shape).reshape(-1)[wrong]

@@ -1,4 +1,7 @@
-"""Entries: what a comparison is of, one array each: the values in program order, then the gradients, output first."""
+"""Entries: what a comparison is of, one array each, in its order.
+
+First the values in program order, each behind whether its branch was taken; then the gradients, output first.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,11 +19,11 @@ from jaxgrad.record import Record
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One value or one gradient.
+    """One value, one gradient, or whether one branch was taken.
 
     Attributes:
       name: the tag's; "output"; or "arg[0]", "arg[1]['w']" for an argument.
-      kind: "value" or "gradient".
+      kind: "value", "gradient" or "reached".
       array: None where there is none.
       note: why there is none.
       is_zero: is having none the same as 0? PyTorch leaves `.grad` None where nothing reaches the output.
@@ -45,15 +48,18 @@ Entries = dict[str, Entry]
 
 
 def label(name: str, kind: str) -> str:
-    """ "z" for the value of z, "z.grad" for its gradient."""
-    return name if kind == "value" else f"{name}.grad"
+    """ "z" for the value of z, "z.grad" for its gradient, "z.reached" for whether its branch was taken."""
+    return name + {"value": "", "gradient": ".grad", "reached": ".reached"}[kind]
 
 
 def of_record(record: Record) -> Entries:
     """The entries of a record, by label."""
     arg_grads, _ = tree_flatten_with_path(record.arg_grads)
     output = (("output" + keystr(path), leaf) for path, leaf in tree_flatten_with_path(record.output)[0])
-    values = [(name, "value", record.values[name]) for name in record.names]
+    values: list[tuple[str, str, Any]] = []
+    for name in record.names:
+        values += [(name, "reached", record.reached[name])] if name in record.reached else []
+        values.append((name, "value", record.values[name]))
     values += [(name, "value", leaf) for name, leaf in output if name not in record.names]
     grads = [(name, "gradient", record.grads[name]) for name in reversed(record.names)]
     grads += [("arg" + keystr(path), "gradient", leaf) for path, leaf in arg_grads]
@@ -148,6 +154,8 @@ def _as_numpy(name: str, leaf: Any) -> np.ndarray[Any, Any]:
         )
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
+    if getattr(leaf, "dtype", None) == jax.dtypes.float0:
+        return np.zeros(leaf.shape, bool)  # float0, the tangent of an integer, has but one value
     try:
         array = np.asarray(leaf)
     except (TypeError, ValueError) as error:

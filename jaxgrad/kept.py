@@ -4,10 +4,9 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,18 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgrad.entries import Entry, of_record
+from jaxgrad.entries import Entries, Entry, of_record
 from jaxgrad.errors import InputError, TableError
 from jaxgrad.record import Record
 
-_FORMAT = 1
+_FORMAT = 2
+_AGAIN = "Run pytest --jaxgrad-update to record it anew."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kept:
-    """A record read from a file: its entries as a mapping that `compare` takes, and where it comes from."""
+    """A record read from a file, for `compare`: its entries, a gradient that was None among them; where it is from."""
 
-    record: dict[str, np.ndarray[Any, Any]]
+    entries: Entries
     provenance: str
 
 
@@ -38,87 +38,119 @@ def write(path: Path, record: Record, *, seed: int | None = None, test: str = ""
     Raises:
       InputError: the record is traced, or has nothing in it.
     """
-    entries = [entry for entry in of_record(record).values() if entry.array is not None]
-    if not entries:
+    entries = list(of_record(record).values())
+    if all(entry.array is None for entry in entries):
         raise InputError("the record is empty, so that anything would agree with it; expected a value at least.")
     buffer = io.BytesIO()
-    np.savez(buffer, **{f"a{i}": _storable(entry) for i, entry in enumerate(entries)})  # type: ignore[arg-type]
-    arrays = buffer.getvalue()
-    text = "\n".join(_text(entries, seed, test, hashlib.sha256(arrays).hexdigest()))
+    stored = {f"a{i}": _storable(entry.array) for i, entry in enumerate(entries) if entry.array is not None}
+    np.savez(buffer, **stored)  # type: ignore[arg-type]
+    arrays, rows = buffer.getvalue(), [_row(entry) for entry in entries]
+    provenance = _provenance(entries, seed, test)
+    text = "\n".join(_text(provenance, rows, _digest(provenance, rows, arrays)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path.with_suffix(path.suffix + ".npz"), arrays)
-    _replace(path, text.encode())  # last: it vouches for the arrays by their hash
+    # The text last: it vouches for the arrays, and for itself, by the digest.
+    _replace({_arrays_of(path): arrays, path: text.encode()})
 
 
 def read(path: Path) -> Kept:
     """Reads what `write` wrote.
 
     Raises:
-      TableError: a file is missing, unreadable, or half written.
+      TableError: a file is missing, unreadable, half written, changed by hand, or of another format.
     """
-    hint = "Run pytest --jaxgrad-update to record it anew"
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
-        arrays = path.with_suffix(path.suffix + ".npz").read_bytes()
-        rows, made = entries["row"], entries["provenance"]
-        if entries["format"] != _FORMAT:
-            raise TableError(f"{path}: its format is {entries['format']}; expected {_FORMAT}. {hint}.")
-        if hashlib.sha256(arrays).hexdigest() != entries["sha256"]:
-            raise TableError(f"{path}: the arrays beside it are not those it was written with. {hint}.")
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise TableError(f"{path}: its format is {content['format']}; expected {_FORMAT}. {_AGAIN}")
+        arrays, rows, provenance = _arrays_of(path).read_bytes(), content["row"], content["provenance"]
+        if _digest(provenance, rows, arrays) != content["sha256"]:
+            raise TableError(f"{path}: it and the arrays beside it are not as they were written together. {_AGAIN}")
         with np.load(io.BytesIO(arrays), allow_pickle=False) as stored:
-            found = {
-                row["name"]: stored[f"a{i}"].view(jnp.dtype(row["dtype"])).reshape(row["shape"])
-                for i, row in enumerate(rows)
-            }
-        where = ", ".join(f"{key} {value}" for key, value in made.items())
+            entries = [_entry(row, stored.get(f"a{i}")) for i, row in enumerate(rows)]
+    except TableError:
+        raise
     except OSError as error:
-        raise TableError(f"{path}: cannot be read: {error.strerror}. {hint}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise TableError(f"{path}: is no whole reference file: {error}. {hint}.") from error
-    return Kept(found, where)
+        raise TableError(f"{path}: cannot be read: {error.strerror}. {_AGAIN}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+        raise TableError(f"{path}: is no whole reference file: {error!r}. {_AGAIN}") from error
+    where = ", ".join(f"{key} {value}" for key, value in provenance.items())
+    return Kept({entry.label: entry for entry in entries}, where)
 
 
-def _storable(entry: Entry) -> np.ndarray[Any, Any]:
+def _arrays_of(path: Path) -> Path:
+    return path.with_suffix(path.suffix + ".npz")
+
+
+def _storable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The bits of an array that NumPy's files do not know, as bfloat16, else the array."""
-    assert entry.array is not None
-    array = np.atleast_1d(np.ascontiguousarray(entry.array))
+    array = np.atleast_1d(np.ascontiguousarray(array))
     return array if array.dtype.kind in "biufc" else array.view(np.uint8)
 
 
-def _text(entries: list[Entry], seed: int | None, test: str, digest: str) -> Iterator[str]:
-    arrays = [entry.array for entry in entries if entry.array is not None]
-    provenance = {
+def _row(entry: Entry) -> dict[str, Any]:
+    """An entry for people: all that is known of it but a large array's elements."""
+    row: dict[str, Any] = {"name": entry.name, "kind": entry.kind}
+    array = entry.array
+    if array is None:
+        return row | {"none": entry.note}
+    row |= {"dtype": array.dtype.name, "shape": list(array.shape)}
+    if array.size <= 8:
+        return row | {"values": str(array.tolist())}
+    if array.dtype.kind in "bc":
+        return row
+    wide = array.astype(np.float64)
+    return row | {"least": str(wide.min()), "greatest": str(wide.max())}
+
+
+def _entry(row: Mapping[str, Any], stored: np.ndarray[Any, Any] | None) -> Entry:
+    if "none" in row:
+        return Entry(row["name"], row["kind"], None, note=row["none"])
+    if stored is None:
+        raise ValueError(f"no array of {row['name']}")
+    return Entry(row["name"], row["kind"], stored.view(jnp.dtype(row["dtype"])).reshape(row["shape"]))
+
+
+def _provenance(entries: list[Entry], seed: int | None, test: str) -> dict[str, Any]:
+    return {
         "test": test,
         "jax": version("jax"),
         "jaxgrad": version("jaxgrad"),
         "numpy": version("numpy"),
         "device": jax.default_backend(),
-        "dtype": ", ".join(sorted({array.dtype.name for array in arrays})),
+        "dtype": ", ".join(sorted({entry.array.dtype.name for entry in entries if entry.array is not None})),
         **({} if seed is None else {"seed": seed}),
     }
+
+
+def _digest(provenance: dict[str, Any], rows: list[dict[str, Any]], arrays: bytes) -> str:
+    return hashlib.sha256(json.dumps([provenance, rows]).encode() + arrays).hexdigest()
+
+
+def _text(provenance: dict[str, Any], rows: list[dict[str, Any]], digest: str) -> Iterator[str]:
     yield "# Recorded by the fixture jaxgrad_reference; pytest --jaxgrad-update records it anew."
-    yield f'format = {_FORMAT}\nsha256 = "{digest}"\n\n[provenance]'
-    yield from (f"{key} = {json.dumps(value)}" for key, value in provenance.items())
-    for entry, array in zip(entries, arrays, strict=True):
-        yield f"\n[[row]]\nname = {json.dumps(entry.label)}\ndtype = {json.dumps(array.dtype.name)}"
-        yield f"shape = {list(array.shape)}"
-        if array.size <= 8:
-            yield f"values = {json.dumps(str(array.tolist()))}"
-        elif array.dtype.kind not in "bc":
-            wide = array.astype(np.float64)
-            yield f"least = {json.dumps(str(wide.min()))}\ngreatest = {json.dumps(str(wide.max()))}"
+    yield f'format = {_FORMAT}\nsha256 = "{digest}"'
+    for heading, entries in [("[provenance]", provenance), *(("[[row]]", row) for row in rows)]:
+        yield f"\n{heading}"
+        yield from (f"{key} = {_toml(value)}" for key, value in entries.items())
     yield ""
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _toml(value: Any) -> str:
+    """A string, a number or a list of numbers: TOML has JSON's, but for surrogates and the one character DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _replace(files: Mapping[Path, bytes]) -> None:
+    """Writes files, each whole or not at all: none is replaced before all are on the disk."""
+    staged = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        for path, content in files.items():
+            with staged[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in staged.items():
+            temporary.replace(path)
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)

@@ -43,6 +43,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"jaxgrad: recorded {path}")
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    to_controller = getattr(session.config, "workeroutput", None)  # in a worker of pytest-xdist
+    if to_controller is not None:
+        to_controller["jaxgrad_recorded"] = session.config.stash.get(_RECORDED, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    recorded = getattr(node, "workeroutput", {}).get("jaxgrad_recorded", [])
+    node.config.stash.setdefault(_RECORDED, []).extend(recorded)
+
+
 @pytest.fixture
 def jaxgrad_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Holds a record to the one kept beside the test; keeps it where there is none yet, but not in CI.
@@ -75,7 +87,7 @@ def jaxgrad_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
             request.config.stash.setdefault(_RECORDED, []).append(str(path))
             return
         reference = kept.read(path)
-        comparison = compare(record, reference.record, **tolerances)
+        comparison = compare(record, reference, **tolerances)
         if not comparison.ok:
             causes = "\n".join(str(diagnosis) for diagnosis in comparison.diagnose())
             pytest.fail(

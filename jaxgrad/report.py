@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxgrad import neuron, routes
 from jaxgrad.check import Check
-from jaxgrad.compare import Row
+from jaxgrad.comparison import Row
 from jaxgrad.explain import explain
 from jaxgrad.graph import Edge, Graph, Node
 from jaxgrad.reference import Number

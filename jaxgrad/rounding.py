@@ -15,6 +15,7 @@ nor much smaller than what a cancelled sum leaves over.
 Reference: Higham and Mary, A new approach to probabilistic rounding error analysis, SIAM J. Sci. Comput. 41, 2019.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,7 @@ class Worst:
 
 def units(step: int, longest: int) -> float:
     """A, the units of rounding allowed after `step` steps with sums over at most `longest` elements."""
-    return _ROUNDINGS * float(np.sqrt(step)) * (1 + float(np.sqrt(longest)) / 8)
+    return _ROUNDINGS * math.sqrt(step) * (1 + math.sqrt(longest) / 8)
 
 
 def roundoff(dtype: Any) -> float:
@@ -105,11 +106,11 @@ def _scored(got: Array, want: Array, tolerance: Tolerance) -> Iterator[tuple[int
         g, w = flat_got[start:stop], flat_want[start:stop]
         if g.dtype == w.dtype and np.array_equal(g.view(np.uint8), w.view(np.uint8)):
             continue
-        if largest is None:
-            largest = max(
-                float(_largest(_widened(_cast(flat_want[i:j], got.dtype)))) for i, j in _blocks(got.size, row)
-            )
         g, w = _widened(g), _widened(_cast(w, got.dtype))
+        if largest is None:
+            rest = ((i, j) for i, j in _blocks(got.size, row) if i != start)
+            others = (float(_largest(_widened(_cast(flat_want[i:j], got.dtype)))) for i, j in rest)
+            largest = max((float(_largest(w)), *others))
         scale = np.repeat(np.sqrt(_largest(w.reshape(-1, row))) * np.sqrt(largest), row) if row else largest
         yield start, _scores(g, w, got.dtype, tolerance, uncertainty[start:stop] if spread else uncertainty, scale)
 

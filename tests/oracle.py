@@ -32,6 +32,13 @@ def arrays(record: Record) -> Arrays:
     return {**record.values, **grads, "df/dx": x_bar, "df/dw": w_bar, **(record.aux or {})}
 
 
+def labelled(found: Arrays) -> Arrays:
+    """The values and gradients among the arrays, by the labels that `jaxgrad.compare` knows them by."""
+    values = {name: found[name] for name in ("z", "k", "h", "f")}
+    grads = {f"{name}.grad": found[f"df/d{name}"] for name in ("h", "k", "z")}
+    return values | grads | {"arg[0].grad": found["df/dx"], "arg[1].grad": found["df/dw"]}
+
+
 def neuron(x: Any, w: Any) -> Arrays:
     """Every quantity of a batch of neurons: scalars of shape (rows,), "df/dx" of shape (rows, n), ..."""
     x, w = (np.asarray(a).astype(np.longdouble) for a in (x, w))

@@ -55,11 +55,12 @@ def ported(p, x, target, **mistakes):
     return do["loss"](p, q, target)
 
 
-def inputs(key, dtype):
+def draw(key):
+    """Weights, rows and classes, in float32."""
     keys = iter(jax.random.split(key, 11))
 
     def normal(*shape, scale=1.0):
-        return (jax.random.normal(next(keys), shape, jnp.float32) * scale).astype(dtype)
+        return jax.random.normal(next(keys), shape, jnp.float32) * scale
 
     p = {
         **{f"w{i}": normal(WIDTH, WIDTH, scale=WIDTH**-0.5) for i in range(1, 5)},
@@ -68,7 +69,7 @@ def inputs(key, dtype):
         "gain": 1 + normal(WIDTH, scale=0.1),
     }
     classes = jax.random.randint(next(keys), (ROWS,), 0, CLASSES)
-    return p, normal(ROWS, WIDTH), jax.nn.one_hot(classes, CLASSES, dtype=dtype)
+    return p, normal(ROWS, WIDTH), jax.nn.one_hot(classes, CLASSES)
 
 
 def _saturating(x):

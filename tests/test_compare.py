@@ -11,9 +11,21 @@ import pytest
 from conftest import DTYPES
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import lax
 
-from jaxgrad import DifferenceError, InputError, Record, TableError, compare, neuron, reference, routes
-from jaxgrad.compare import compare_table, ulp_distance
+from jaxgrad import (
+    DifferenceError,
+    InputError,
+    Record,
+    TableError,
+    compare,
+    neuron,
+    reference,
+    retain_grads,
+    routes,
+    tag,
+)
+from jaxgrad.ulp import ulp_distance
 
 BITS = {name: jnp.finfo(name).bits for name in DTYPES}
 
@@ -121,14 +133,23 @@ def test_what_has_no_distance_in_ulp_is_an_error(got, want, text):
         ulp_distance(got, want)
 
 
-def compare_one(got, printed, *, rounded, dtype="float32"):
-    table = dataclasses.replace(
-        reference.load(),
-        x=np.ones(2, dtype),
-        rounded=rounded,
-        numbers=(reference.Number(label="f:", quantity="f", printed=printed),),
+def neuron_of(f, dtype):
+    """A record of the neuron in which f is the only number."""
+    one, f = np.ones((), dtype), np.asarray(f).astype(dtype)
+    values = {"z": one, "k": one, "h": one, "f": f}
+    return Record(f, neuron.NAMES, values, dict.fromkeys(values, one), (np.ones(2, dtype), np.ones(3, dtype)))
+
+
+def table_of(printed, *, rounded, dtype="float32", **number):
+    number = {"label": "f:", "quantity": "f"} | number
+    numbers = (reference.Number(printed=printed, **number),)
+    return dataclasses.replace(
+        reference.load(), x=np.ones(2, dtype), w=np.ones(3, dtype), rounded=rounded, numbers=numbers
     )
-    (row,) = compare_table({"f": np.asarray(got).astype(dtype)}, table)
+
+
+def compare_one(got, printed, *, rounded, dtype="float32", **tolerances):
+    (row,) = compare(neuron_of(got, dtype), table_of(printed, rounded=rounded, dtype=dtype), **tolerances).rows
     return row
 
 
@@ -188,21 +209,59 @@ def test_a_value_agrees_with_its_own_full_digits_in_every_dtype(value, dtype):
         assert not compare_one(next_up(value), printed, rounded=False, dtype=dtype).ok
 
 
-def test_a_value_of_another_dtype_than_the_tables_is_an_error():
-    table = dataclasses.replace(reference.load(), numbers=reference.load().numbers[:1])
-    with pytest.raises(InputError, match=re.escape("got float64[] and want float32[] cannot be compared in ULP")):
-        compare_table({"f": np.float64(0.5)}, table)
+def test_given_tolerances_replace_the_printed_digits():
+    next_to = next_up(np.float32(0.5))
+    assert not compare_one(next_to, "0.5", rounded=False).ok
+    assert compare_one(next_to, "0.5", rounded=False, ulp=1).ok
+    assert compare_one(next_to, "0.5", rounded=False, rtol=1e-6).ok
+    assert not compare_one(0.6, "0.5", rounded=False, atol=0.09).ok
+    assert compare_one(np.nan, "nan", rounded=False, rtol=1e-6).ok
+    assert not compare_one(0.5, "nan", rounded=False, rtol=1e9, atol=1e9).ok
 
 
 def test_an_unknown_quantity_is_an_error_with_the_nearest_name():
-    number = reference.Number(label="Gradient:", quantity="df/dw", printed="0.25", part=1, cell=2)
-    table = dataclasses.replace(reference.load(), numbers=(number,))
+    table = table_of("0.25", rounded=False, label="Gradient:", quantity="df/dw", part=1, cell=2)
     text = (
-        'part 1, cell 2, "Gradient:" (df/dw = 0.25): there is no quantity "df/dw". Did you mean "df/dw0"? '
-        "There are: f, df/dw0, df/dz."
+        'part 1, cell 2, "Gradient:" (df/dw = 0.25): there is no quantity "df/dw". Did you mean "df/dw2"? There are: '
     )
-    with pytest.raises(TableError, match=f"^{re.escape(text)}$"):
-        compare_table({"f": np.float32(1), "df/dw0": np.float32(1), "df/dz": np.float32(1)}, table)
+    with pytest.raises(TableError, match=f"^{re.escape(text)}.*df/dw0, df/dw1, df/dw2"):
+        compare(neuron_of(1, "float32"), table)
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "text"),
+    [
+        (
+            lambda: neuron_of(0.5, "float64"),
+            InputError,
+            'f is float64 and the table "Chain rule and back propagation of a sigmoid neuron" was computed in float32; '
+            "expected one dtype. Compute the record of x and w in float32.",
+        ),
+        (
+            lambda: jax.vmap(neuron.backprop, in_axes=(0, None))(X[None], W),
+            TableError,
+            "the gradients of x and w have the shapes [1, 2] and [1, 3]; the table",
+        ),
+        (
+            lambda: neuron.backprop(np.ones(5, "float32"), np.ones(6, "float32")),
+            TableError,
+            "the gradients of x and w have the shapes [5] and [6]; the table",
+        ),
+        (
+            lambda: retain_grads(neuron.forward, argnums=1)(X, W),
+            TableError,
+            "the record has no gradient of x; the table",
+        ),
+        (
+            lambda: record_of({"a": np.ones(2)}),
+            TableError,
+            'the table "Chain rule and back propagation of a sigmoid neuron" is of the neuron, whose record has z,',
+        ),
+    ],
+)
+def test_a_record_that_the_table_is_not_of_is_an_error(record, kind, text):
+    with pytest.raises(kind, match=f"^{re.escape(text)}"):
+        compare(record(), reference.load())
 
 
 X, W = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
@@ -317,6 +376,55 @@ def test_no_gradient_beside_one_is_a_difference_with_its_note():
     assert (row.label, row.why) == ("a.grad", "`got` has no gradient: does not reach the output")
 
 
+def branches(x):
+    return lax.cond(x > 0, lambda x: tag(2 * x, "up"), lambda x: tag(-3 * x, "down"), x)
+
+
+def test_another_branch_is_a_difference_of_its_own_before_its_value():
+    got, want = (retain_grads(branches)(np.float32(x)) for x in (1, -1))
+    comparison = compare(got, want)
+    assert [row.label for row in comparison.rows] == [
+        *("down.reached", "down", "up.reached", "up", "output", "up.grad", "down.grad", "arg[0].grad")
+    ]
+    assert comparison.first_divergence.label == "down.reached"
+    assert comparison.first_divergence.why == "differs: another branch was taken"
+    assert str(comparison).startswith("8 of 8 rows differ: the first branch to differ is down.reached, the first value")
+    assert str(comparison.diagnose()[0]) == "down.reached: another branch: differs: another branch was taken"
+    assert compare(got, got).ok
+
+
+@pytest.mark.parametrize("tolerances", [{}, {"ulp": 9}, {"rtol": 9, "atol": 9}])
+def test_no_tolerance_makes_of_one_branch_another(tolerances):
+    record = retain_grads(branches)(np.float32(1))
+    swapped = dataclasses.replace(record, reached={"up": np.False_, "down": np.False_})
+    comparison = compare(swapped, record, **tolerances)
+    assert [row.label for row in comparison.rows if not row.ok] == ["up.reached"]
+
+
+def test_a_branch_is_compared_where_want_knows_it():
+    record = retain_grads(branches)(np.float32(1))
+    unknown = dataclasses.replace(record, reached={})
+    assert compare(record, unknown).ok
+    row = compare(unknown, record).first_divergence
+    assert (row.label, row.why) == ("down.reached", "missing: `got` has none")
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32])
+def test_integers_and_booleans_differ_and_are_diagnosed(dtype):
+    got, want = np.array([1, 0, 1], dtype), np.array([1, 1, 1], dtype)
+    comparison = compare(record_of({"a": got}, {"a": None}), record_of({"a": want}, {"a": None}))
+    assert [row.label for row in comparison.rows if not row.ok] == ["a"]
+    assert [found.rows for found in comparison.diagnose()] == [(1,)]
+
+
+def test_the_tangent_of_an_integer_can_be_compared():
+    value = np.zeros(2, jax.dtypes.float0)
+    record = Record(np.float32(1), ("t",), {"t": value}, {"t": None}, (), notes={"t": "float0 has no gradient"})
+    comparison = compare(record, record)
+    assert comparison.ok
+    assert "none in either: float0 has no gradient" in str(comparison)
+
+
 def test_what_is_printed_names_what_differs_first_forward_and_backward():
     record = neuron.backprop(X, W)
     wrong = dataclasses.replace(record, values=record.values | {"h": -record.values["h"]})
@@ -365,8 +473,3 @@ def test_what_cannot_be_compared_is_an_error(got, want, options, text):
 def test_a_traced_record_is_an_error():
     with pytest.raises(InputError, match=re.escape("z is traced and has no number yet; expected arrays.")):
         jax.jit(lambda x: compare(neuron.backprop(x, W), {"z": 1.0}).ok)(X)
-
-
-def test_the_table_of_the_neuron_is_not_compared_with_another_function():
-    with pytest.raises(TableError, match=re.escape("is of the neuron, whose record has z, k, h, f and the gradients")):
-        compare(record_of({"a": np.ones(2)}), reference.load())

@@ -1,11 +1,13 @@
 """comparison.diagnose() names the cause where the numbers tell it, and no cause where they don't."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgrad import Record, compare, in_float64, neuron, retain_grads, tag
+from jaxgrad import Record, compare, in_float64, neuron, reference, retain_grads, tag
 
 WANT = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
 
@@ -83,6 +85,19 @@ def test_cancellation_is_told():
     found = {each.label: each for each in compare(retain_grads(fun)(x), in_float64(fun)(x)).diagnose()}
     assert found["lost"].cause == "cancellation"
     assert found["lost"].rows == (0, 1)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize(
+    ("printed", "cause"),
+    [("-0.25", "missing minus"), ("0.50", "factor 1/2"), ("0.0000", "unknown"), ("nan", "unknown")],
+)
+def test_a_printed_number_is_diagnosed_too(printed, cause, rounded):
+    table = reference.load()
+    right, other = (reference.Number("label:", "df/dz", digits) for digits in ("0.25", printed))
+    table = dataclasses.replace(table, rounded=rounded, numbers=(right, other))
+    (found,) = compare(neuron.backprop(table.x, table.w), table).diagnose()
+    assert (found.label, found.cause) == ("df/dz", cause), str(found)
 
 
 def test_what_agrees_has_no_diagnosis():

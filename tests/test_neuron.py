@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 
-from jaxgrad import InputError, JaxgradError, neuron
+from jaxgrad import InputError, JaxgradError, compare, neuron
 
 SIZES = (1, 2, 7, 16, 33, 64)  # every size from 1 to 64 is tried in float32 alone: compiling takes the time
 X, W = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
@@ -34,6 +34,18 @@ def test_every_value_and_gradient_is_within_rounding_of_the_truth(by, dtype):
     found = jax.jit(lambda batches: [jax.vmap(by)(x, w) for x, w in batches])(batches)
     for (x, w), got in zip(batches, found, strict=True):
         oracle.assert_close(got, x, w, dtype)
+
+
+@pytest.mark.parametrize("fun", [neuron.chain_rule, neuron.backprop])
+def test_compare_holds_the_neuron_to_the_closed_formulas(fun, dtype):
+    batches = [oracle.random_neurons(n, dtype) for n in SIZES]
+    records = jax.jit(lambda batches: [jax.vmap(fun)(x, w) for x, w in batches])(batches)
+    for (x, w), record in zip(batches, records, strict=True):
+        truth = oracle.labelled({name: array.astype(dtype) for name, array in oracle.neuron(x, w).items()})
+        compare(record, truth).raise_if_different()
+        for label, array in truth.items():
+            wrong = compare(record, truth | {label: 2 * array})
+            assert [row.label for row in wrong.rows if not row.ok] == [label]
 
 
 def test_every_number_of_inputs_from_1_to_64_is_within_rounding_of_the_truth():
@@ -169,6 +181,7 @@ class VariantsTest(chex.TestCase):
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
             oracle.assert_close(oracle.arrays(stacked), x, w, np.float32)
             oracle.assert_close(oracle.arrays(batch), x, w, np.float32)
+            compare(batch, stacked).raise_if_different()
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_one_w_serves_many_rows(self):

@@ -1,14 +1,20 @@
 """The fixture records a record beside the test, holds later runs to it, and leaves no file half written."""
 
+import dataclasses
+import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
-from jaxgrad import Record, TableError, compare, kept, neuron
+from jaxgrad import InputError, Record, TableError, compare, kept, neuron, retain_grads, tag
 
 pytest_plugins = ["pytester"]
 
@@ -51,7 +57,7 @@ def test_the_first_run_records_and_later_ones_are_held_to_it(session, pytester):
         'device = "cpu"',
         'dtype = "float32"',
         "seed = 7",
-        'name = "z.grad"',
+        'name = "z"\nkind = "gradient"',
         'test = "test_model.py::test_the_neuron"',
     ):
         assert line in text
@@ -65,6 +71,13 @@ def test_the_first_run_records_and_later_ones_are_held_to_it(session, pytester):
             "*pytest --jaxgrad-update*",
         ]
     )
+
+
+def test_what_a_worker_records_is_told(session):
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install '.[test]'")
+    result = session("-n1")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["jaxgrad: recorded *references/test_model/test_the_neuron.toml"])
 
 
 def test_an_update_writes_anew(session):
@@ -106,15 +119,80 @@ def test_arrays_come_back_to_the_bit(name, tmp_path):
     values = {"a": np.asarray(jnp.arange(12).reshape(3, 4).astype(name)), "b": np.asarray(jnp.ones((), name))}
     record = Record(np.float32(1), ("a", "b"), values, {"a": values["a"], "b": None}, ())
     kept.write(tmp_path / "r.toml", record)
-    found = kept.read(tmp_path / "r.toml").record
+    found = kept.read(tmp_path / "r.toml")
     for key, want in (("a", values["a"]), ("b", values["b"]), ("a.grad", values["a"])):
-        assert found[key].dtype == want.dtype
-        np.testing.assert_array_equal(found[key], want)
+        assert found.entries[key].array.dtype == want.dtype
+        np.testing.assert_array_equal(found.entries[key].array, want)
     assert compare(record, found).ok
+
+
+def program(x):
+    """A tag of each kind: an integer, a dead end, a branch, and a name that TOML must escape."""
+    n = tag(jnp.arange(3), "n")
+    tag(2 * x, "dead")
+    x = lax.cond(x[0] > 0, lambda x: tag(jnp.sin(x), "up"), lambda x: tag(jnp.cos(x), 'down "\u2202\U0001f600\x7f"'), x)
+    return jnp.sum(x * n)
+
+
+def retained(x):
+    return jax.device_get(retain_grads(lambda x: program(1 * x))(np.float32(x)))
+
+
+@pytest.fixture
+def of_program(tmp_path):
+    """The program's record, and it as it comes back from a file."""
+    record, path = retained([1, 2, 3]), tmp_path / "r.toml"
+    kept.write(path, record)
+    return record, kept.read(path)
+
+
+def test_a_record_comes_back_with_its_notes_its_branches_and_its_names(of_program):
+    record, found = of_program
+    assert compare(record, found).ok
+    assert list(found.entries) == [row.label for row in compare(record, record).rows]
+    assert {name: found.entries[f"{name}.grad"].note for name in record.notes} == dict(record.notes)
+    assert found.entries["up.reached"].array
+
+
+def test_a_gradient_that_was_none_is_held_to_be_none(of_program):
+    record, found = of_program
+    grads = record.grads | {"dead": np.zeros(3, np.float32)}
+    row = compare(dataclasses.replace(record, grads=grads, notes={}), found).first_divergence
+    assert (row.label, row.why) == ("dead.grad", "`want` has no gradient: does not reach the output")
+    row = compare(dataclasses.replace(record, grads=record.grads | {"up": None}), found).first_divergence
+    assert (row.label, row.why) == ("up.grad", "`got` has no gradient")
+
+
+def test_a_branch_that_was_taken_is_held_to_be_taken(of_program):
+    record, found = of_program
+    assert compare(retained([-1, 2, 3]), found).first_divergence.label == "dead"
+    other = dataclasses.replace(record, reached=record.reached | {"up": np.False_})
+    assert [row.label for row in compare(other, found).rows if not row.ok] == ["up.reached"]
 
 
 def of_neuron():
     return neuron.backprop(np.float32([1, 2]), np.float32([0.5, -0.3, 0.1]))
+
+
+def edited(old, new):
+    def edit(path):
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def without_arrays(path):
+    """As a hand might forge it: the digest is right, and arrays are missing."""
+    np.savez(path.with_suffix(".toml.npz"), a0=np.float32([1]))
+    content = tomllib.loads(path.read_text())
+    digest = kept._digest(content["provenance"], content["row"], path.with_suffix(".toml.npz").read_bytes())
+    edited(content["sha256"], digest)(path)
+
+
+def without_the_last_row(path):
+    path.write_text(path.read_text().rpartition("\n[[row]]")[0])
 
 
 @pytest.mark.parametrize(
@@ -122,34 +200,59 @@ def of_neuron():
     [
         (lambda path: path.write_text("a ="), "is no whole reference file"),
         (lambda path: path.write_text(path.read_text()[:200]), "is no whole reference file"),
+        (lambda path: path.write_text(""), "is no whole reference file"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "is no whole reference file"),
+        (lambda path: path.write_text("a = " + 9999 * "["), "is no whole reference file"),
+        (edited("format = 2", "format = 1"), "its format is 1; expected 2. Run pytest --jaxgrad-update"),
+        (edited("sha256", "sha"), "is no whole reference file: KeyError"),
+        (edited("[provenance]", "[provenances]"), "is no whole reference file: KeyError"),
+        (without_arrays, "is no whole reference file: ValueError"),
+        (without_the_last_row, "it and the arrays beside it are not as they were written together"),
+        (edited('name = "z"', 'name = "y"'), "it and the arrays beside it are not as they were written together"),
+        (edited('"gradient"', '"value"'), "it and the arrays beside it are not as they were written together"),
         (
-            lambda path: path.write_text(path.read_text().replace("format = 1", "format = 2")),
-            "its format is 2; expected 1",
+            lambda path: path.with_suffix(".toml.npz").write_bytes(b"PK"),
+            "it and the arrays beside it are not as they were written together",
         ),
-        (lambda path: path.with_suffix(".toml.npz").write_bytes(b"PK"), "the arrays beside it are not those"),
         (lambda path: path.with_suffix(".toml.npz").unlink(), "cannot be read: No such file or directory"),
+        (lambda path: path.unlink(), "cannot be read: No such file or directory"),
     ],
 )
 def test_a_reference_that_is_not_whole_is_an_error(harm, text, tmp_path):
     path = tmp_path / "r.toml"
     kept.write(path, of_neuron())
     harm(path)
-    with pytest.raises(TableError, match=text):
+    with pytest.raises(TableError, match=f"^{re.escape(str(path))}: {text}"):
         kept.read(path)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("call", [(Path, "replace"), (os, "fsync")])
+def test_a_write_that_fails_leaves_the_old_files_and_no_others(call, tmp_path, monkeypatch):
     path = tmp_path / "r.toml"
     kept.write(path, of_neuron())
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
 
-    def full(self, target):
+    def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr(*call, full)
     with pytest.raises(OSError, match="No space left"):
-        kept.write(path, of_neuron())
+        kept.write(path, retained([1, 2, 3]))
     assert before == {file: file.read_bytes() for file in tmp_path.iterdir()}
+
+
+def test_an_empty_record_is_not_kept(tmp_path):
+    with pytest.raises(InputError, match="the record is empty, so that anything would agree with it"):
+        kept.write(tmp_path / "r.toml", Record((), ("a",), {"a": None}, {"a": None}, ()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wheel_makes_of_the_plugin_the_module_that_pytest_loads():
+    # Pytest would import a plugin jaxgrad.pytest_plugin with its package, and so JAX, in every session.
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    module = project["project"]["entry-points"]["pytest11"]["jaxgrad"]
+    forced = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert forced == {"jaxgrad/pytest_plugin.py": f"{module}.py"}
 
 
 def test_the_plugin_loads_without_jax():

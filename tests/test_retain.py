@@ -12,29 +12,27 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 import jaxgrad
-from jaxgrad import InputError, OutputError, Record, TagError, neuron, retain_grads, retain_vjp, tag
-from jaxgrad.compare import compare_table
+from jaxgrad import InputError, OutputError, Record, TagError, compare, neuron, retain_grads, retain_vjp, tag
 
 X = jnp.array([0.5, -1.5, 2.0])
 
 
+# One and the same arithmetic in both, but for the order in which XLA sums: a few float32 roundings.
+ROUNDED_OTHERWISE = {"rtol": 2e-6, "atol": 1e-7}
+
+
 def assert_close(got, want):
-    # One and the same arithmetic in both, but for the order in which XLA sums: a few float32 roundings.
-    chex.assert_trees_all_close(got, want, rtol=2e-6, atol=1e-7)
+    chex.assert_trees_all_close(got, want, **ROUNDED_OTHERWISE)
 
 
 def assert_retained(fun, args, values, grads):
     """The record of `fun(*args)` has these values and gradients, eager and jitted; its output is that of `fun`."""
     output, arg_grads = jax.value_and_grad(fun, argnums=tuple(range(len(args))))(*args)
+    want = Record(output, tuple(values), values, grads, arg_grads)
     for transform in (lambda f: f, jax.jit):
         record = transform(retain_grads(fun))(*args)
         assert list(record.names) == list(values)
-        assert_close(dict(record.values), values)
-        assert_close(dict(record.grads), grads)
-        assert_close((record.output, record.arg_grads), (output, arg_grads))
-        for name in record.names:
-            chex.assert_equal_shape([record.values[name], record.grads[name]])
-            assert record.values[name].dtype == record.grads[name].dtype
+        compare(record, want, **ROUNDED_OTHERWISE).raise_if_different()  # shapes and dtypes too
 
 
 # The neuron
@@ -43,12 +41,10 @@ def assert_retained(fun, args, values, grads):
 def test_part_2_of_the_document_is_reproduced_to_the_bit():
     record = jax.jit(retain_grads(neuron.forward))(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
     assert record.names == ("z", "k", "h", "f")
-    rows = compare_table(
-        {**neuron.quantities(record), "f * (1 - f)": record.output * (1 - record.output)},
-        part_2(jaxgrad.reference.load()),
-    )
-    assert len(rows) == 13
-    assert [row.ulp for row in rows if not row.ok] == []
+    comparison = compare(record, part_2(jaxgrad.reference.load()))
+    assert len(comparison.rows) == 13
+    comparison.raise_if_different()
+    assert {row.ulp for row in comparison.rows} == {0}
 
 
 def part_2(table):

@@ -1,0 +1,55 @@
+"""A planned call in float64: its arguments and probes as they go in, and the record that comes out."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgrad.errors import InputError
+from jaxgrad.record import Record
+from jaxgrad.retain import Plan
+from jaxgrad.wide import Wide
+
+
+def to_numpy(leaf: Any) -> np.ndarray[Any, Any]:
+    """An argument as it was given, in its own dtype."""
+    if isinstance(leaf, jax.core.Tracer):
+        raise InputError(
+            "an oracle needs numbers and was given traced arguments. Call it outside of jit, vmap and grad."
+        )
+    # A Python number has the dtype that JAX gives it.
+    return (
+        np.asarray(leaf)
+        if hasattr(leaf, "dtype")
+        else np.asarray(leaf, jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
+    )
+
+
+def float64(leaf: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """It in float64, a complex one in complex128."""
+    return leaf.astype(np.complex128 if np.iscomplexobj(leaf) else np.float64)
+
+
+def probes(planned: Plan, wide: Wide) -> dict[int, Any]:
+    """A 0 to add to each tag that has a gradient."""
+    return {
+        i: jnp.zeros((*site.lead, *site.aval.shape), wide.kind(site.aval.dtype))
+        for i, site in enumerate(planned.sites)
+        if site.note is None
+    }
+
+
+def filled(planned: Plan, output: Any, values: Any, reached: Any, leaf_bars: Any, probe_bars: Any) -> Record:
+    """The record of what a run gives, in NumPy's arrays."""
+    as_numpy = functools.partial(jax.tree.map, np.asarray)
+    return Record(
+        output=np.asarray(output)[()],
+        names=tuple(site.name for site in planned.sites),
+        values=as_numpy(planned.present(values)),
+        grads={name: None if grad is None else np.asarray(grad) for name, grad in planned.present(probe_bars).items()},
+        arg_grads=as_numpy(planned.arg_grads(leaf_bars)),
+        notes=planned.notes,
+        reached=planned.reached(reached),
+    )

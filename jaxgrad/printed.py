@@ -1,0 +1,122 @@
+"""Printed numbers: whether a computed value is one that the printed digits stand for."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Context, Decimal
+from typing import Any
+
+import numpy as np
+
+from jaxgrad import neuron
+from jaxgrad.comparison import Comparison, Pair, Row, differences
+from jaxgrad.errors import InputError, TableError
+from jaxgrad.record import Record
+from jaxgrad.reference import Number, Table
+from jaxgrad.rounding import Tolerance
+from jaxgrad.ulp import ulp_distance
+
+
+def compare_numbers(got: Record, table: Table, tolerance: Tolerance) -> Comparison:
+    """Compares a record of the neuron with the printed numbers of a table, in the table's order.
+
+    Where the table's digits were printed in full, a value agrees when it prints the same digits, as Python prints
+    it or as NumPy does. Where they were rounded, it agrees within half a unit of the last printed digit. A tolerance
+    of the user's replaces both.
+
+    Raises:
+      TableError: the record is not of the neuron, of another number of inputs, or of a batch; the table has a
+        quantity that the neuron has not.
+      InputError: the record is not in the table's dtype.
+    """
+    _check_record(got, table)
+    with np.errstate(all="ignore"):  # as IEEE arithmetic has it
+        columns = neuron.columns(got)
+    rows = tuple(_printed(number, columns, table) for number in table.numbers)
+    if not tolerance.is_default:
+        rows = tuple(_within(row, tolerance) for row in rows)
+    pairs = {number.place: _pair(number, columns, table) for number in table.numbers}
+    return Comparison(rows, pairs)
+
+
+def _pair(number: Number, columns: Mapping[str, Any], table: Table) -> Pair:
+    """The computed and the printed number, and how far one may be off the other."""
+    low, high = _interval(number, rounded=table.rounded)
+    half = (high - low) / 2 if np.isfinite(high) and np.isfinite(low) else 0.0
+    with np.errstate(over="ignore"):
+        want = np.asarray(float(Decimal(number.printed))).astype(table.dtype)
+    return Pair(np.asarray(columns[number.quantity]), want, Tolerance(0, atol=half, ulp=0))
+
+
+def _check_record(got: Record, table: Table) -> None:
+    if got.names != neuron.NAMES or len(got.arg_grads) != 2:
+        raise TableError(
+            f'the table "{table.title}" is of the neuron, whose record has {", ".join(neuron.NAMES)} and the gradients '
+            f"of x and w; the record has {', '.join(got.names) or 'no tags'} and {len(got.arg_grads)} arguments. "
+            "Compare a record of the neuron."
+        )
+    grads = {**got.grads, "x": got.arg_grads[0], "w": got.arg_grads[1]}
+    if missing := [name for name, grad in grads.items() if grad is None]:
+        raise TableError(
+            f'the record has no gradient of {", ".join(missing)}; the table "{table.title}" expects all of the '
+            "neuron's. Compare a record of every argument and tag."
+        )
+    shapes, expected = [list(np.shape(grad)) for grad in got.arg_grads], [list(table.x.shape), list(table.w.shape)]
+    if shapes != expected:
+        raise TableError(
+            f"the gradients of x and w have the shapes {shapes[0]} and {shapes[1]}; the table "
+            f'"{table.title}" expects {expected[0]} and {expected[1]}, one row of its input. Of a batch take one row '
+            "out: jax.tree.map(lambda a: a[0], record)."
+        )
+
+
+def _within(row: Row, tolerance: Tolerance) -> Row:
+    """The row by the user's tolerance in place of its digits."""
+    near = row.absolute == 0 or (tolerance.ulp is not None and row.ulp <= tolerance.ulp)
+    near |= row.absolute <= (tolerance.atol or 0) + (tolerance.rtol or 0) * abs(float(row.want))
+    return replace(row, ok=near, why="" if near else row.why or "differs")
+
+
+def _printed(number: Number, columns: Mapping[str, Any], table: Table) -> Row:
+    if number.quantity not in columns:
+        near = difflib.get_close_matches(number.quantity, columns, n=1, cutoff=0)
+        raise TableError(
+            f'{number.place}: there is no quantity "{number.quantity}". Did you mean "{near[0]}"? '
+            f"There are: {', '.join(columns)}."
+        )
+    got = np.asarray(columns[number.quantity])
+    if got.dtype != table.dtype:
+        raise InputError(
+            f'{number.quantity} is {got.dtype} and the table "{table.title}" was computed in {table.dtype}; expected '
+            f"one dtype. Compute the record of x and w in {table.dtype}."
+        )
+    value = float(got)
+    low, high = _interval(number, rounded=table.rounded)
+    # In this order a NaN among the bounds is kept, and a NaN that was computed is not: it is no number's neighbour.
+    nearest = np.float64(min(high, max(low, value)))
+    with np.errstate(all="ignore"):  # digits beyond the dtype's range stand for its infinity
+        want = nearest.astype(table.dtype)
+        ulp = float(ulp_distance(got, want))
+        absolute, relative = differences(value, float(want))
+    if table.rounded:
+        ok = low <= value <= high or (np.isnan(low) and np.isnan(value))
+    else:
+        ok = any(_same_digits(text, number.printed) for text in (repr(value), str(got)))
+    kind = "gradient" if "/" in number.quantity else "value"
+    why = "" if ok else f"printed {number.printed}"
+    return Row(number.quantity, kind, got, want, absolute, relative, ulp, (), bool(ok), why, number)
+
+
+def _interval(number: Number, *, rounded: bool) -> tuple[float, float]:
+    """The least and the greatest value that the printed digits stand for."""
+    printed = Decimal(number.printed)
+    if not rounded or not printed.is_finite():
+        return float(printed), float(printed)
+    half = Decimal((0, (5,), int(printed.as_tuple().exponent) - 1))
+    exact = Context(prec=len(printed.as_tuple().digits) + 2, traps=[])  # no trap: what overflows becomes infinite
+    return float(exact.subtract(printed, half)), float(exact.add(printed, half))
+
+
+def _same_digits(text: str, printed: str) -> bool:
+    a, b = Decimal(text), Decimal(printed)
+    return a == b or (a.is_nan() and b.is_nan())

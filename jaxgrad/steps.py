@@ -1,0 +1,113 @@
+"""Gradients by steps: the output after each element of each argument and tag has moved alone."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxgrad.entries import of_record
+from jaxgrad.errors import InputError
+from jaxgrad.float64 import filled, float64, probes, to_numpy
+from jaxgrad.record import Record
+from jaxgrad.retain import Plan, plan
+from jaxgrad.wide import Wide
+
+Names = str | Iterable[str] | None
+_ROWS = 64  # points that are evaluated at once
+
+
+class Point(NamedTuple):
+    """Where gradients are asked for: every element that can move, in one vector.
+
+    Attributes:
+      at: the elements, of the arguments and then of the tags.
+      output: the output there.
+      outputs: (a step for each element, dtype) -> the output after each step alone.
+      size: the largest number on the way: its rounding is in every output.
+    """
+
+    at: np.ndarray[Any, Any]
+    output: float
+    outputs: Callable[[np.ndarray[Any, Any], Any], np.ndarray[Any, Any]]
+    size: float
+
+
+def by_steps(
+    fun: Callable[..., Any],
+    gradient: Callable[[Point], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
+    argnums: int | Sequence[int] | None,
+    names: Names,
+) -> Callable[..., Record]:
+    """`fun` with the gradients, and how far off they may be, that `gradient` finds at a point."""
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
+    def with_grads(*args: Any, **kwargs: Any) -> Record:
+        planned = plan(fun, args, kwargs, argnums=argnums, names=names)
+        for leaf in [*planned.leaves, *(site.aval for site in planned.sites if site.note is None)]:
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+                raise InputError(
+                    "an argument or a tag is complex, and this oracle steps along the real line; expected real ones. "
+                    "Take its real and imaginary part as arguments."
+                )
+        with jax.enable_x64(True):
+            leaves = [float64(to_numpy(leaf)) for leaf in planned.leaves]
+            return _record(planned, leaves, gradient)
+
+    return with_grads
+
+
+def _record(planned: Plan, leaves: list[Any], gradient: Callable[[Point], Any]) -> Record:
+    zeros = probes(planned, Wide(jnp.float64))
+    run = jax.jit(lambda leaves: planned.program.run(planned.sites, leaves, {}, wide=Wide(jnp.float64)))
+    output, _, (values, reached) = jax.device_get(run(leaves))
+    base, unravel = ravel_pytree((leaves, zeros))
+    places, _ = ravel_pytree((leaves, {i: values[i] for i in zeros}))
+    point = Point(
+        np.asarray(places),
+        float(output),
+        _stepper(planned, base, unravel),
+        max((abs(float(v)) for v in places), default=0.0),
+    )
+    found, uncertainty = gradient(point)
+    bars, errors = (jax.device_get(unravel(jnp.asarray(v))) for v in (found, uncertainty))
+    record = filled(planned, output, values, reached, *bars)
+    known = {
+        name: np.abs(entry.array) if entry.kind == "gradient" else np.zeros(entry.array.shape)
+        for name, entry in of_record(filled(planned, output, values, reached, *errors)).items()
+        if entry.array is not None
+    }
+    return replace(record, uncertainty=known)
+
+
+def _stepper(planned: Plan, base: Any, unravel: Any) -> Callable[[np.ndarray[Any, Any], Any], np.ndarray[Any, Any]]:
+    """(steps, dtype) -> the output after each step alone, some at once."""
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def outputs(indices: Any, steps: Any, dtype: Any) -> Any:
+        wide = Wide(dtype)
+
+        def output(index: Any, step: Any) -> Any:
+            moved = leaves, shifts = unravel(base.at[index].add(jnp.real(step)))
+            if wide.is_complex:
+                imaginary = unravel(jnp.zeros_like(base).at[index].add(jnp.imag(step)))
+                leaves, shifts = jax.tree.map(jax.lax.complex, moved, imaginary)
+            return planned.program.run(planned.sites, leaves, shifts, wide=wide)[0]
+
+        return jax.vmap(output)(indices, steps)
+
+    def each(steps: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+        if not steps.size:
+            return np.zeros(0, dtype)
+        padded = -steps.size % min(_ROWS, steps.size)
+        indices = np.append(np.arange(steps.size), np.zeros(padded, int))
+        steps = np.append(steps, np.zeros(padded))
+        rows = min(_ROWS, steps.size)
+        blocks = [outputs(indices[i : i + rows], steps[i : i + rows], dtype) for i in range(0, steps.size, rows)]
+        return np.concatenate([np.asarray(block) for block in blocks])[: steps.size - padded]
+
+    return each
