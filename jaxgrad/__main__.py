@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxgrad import __version__, neuron, report
 from jaxgrad.check import check
 from jaxgrad.errors import InputError, JaxgradError
-from jaxgrad.evaluate import DTYPES, ON_BAD_ROW, Summary, evaluate, plan
+from jaxgrad.evaluate import DTYPES, ON_BAD_ROW, Summary, evaluate, plan, share_of
 from jaxgrad.ledger import ledger
 from jaxgrad.reference import load
 
@@ -96,6 +96,13 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--batch-size", metavar="N", type=int, help="rows at a time")
     bad_row = "what to do with a row where a number is missing, infinite, NaN or none (default: error)"
     parser.add_argument("--on-bad-row", choices=ON_BAD_ROW, default="error", help=bad_row)
+    several = parser.add_argument_group("over several processes", "each writes OUT-00000-of-00002 and so on, its rows")
+    several.add_argument(
+        "--distributed", action="store_true", help="as Slurm, MPI, Kubernetes or a TPU pod starts them"
+    )
+    several.add_argument("--coordinator", metavar="ADDRESS", help="host:port of the first process, where nothing does")
+    several.add_argument("--processes", metavar="N", type=int, help="how many there are")
+    several.add_argument("--process", metavar="I", type=int, help="which of them this is, from 0")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run was broken off")
     parser.add_argument("--overwrite", action="store_true", help="write over OUT if it exists")
 
@@ -126,21 +133,54 @@ def _explain(x: str, w: str, path: str | None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    index, processes = _join(arguments)
+    try:
+        status = _evaluate_share(arguments, index, processes)
+    except JaxgradError as error:
+        status = _cannot(str(error))
+    if status != DONE and processes > 1:
+        # Without JAX's farewell, which would wait for the others: so they learn that this one has failed, and end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _join(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Joins the processes of a run; the number of this one, and how many there are."""
+    if not (arguments.distributed or arguments.coordinator):
+        return 0, 1
+    jax.distributed.initialize(
+        arguments.coordinator,
+        arguments.processes,
+        arguments.process,
+        initialization_timeout=60,
+        heartbeat_timeout_seconds=20,  # then JAX ends the others: within a minute
+        shutdown_timeout_seconds=30 * 24 * 3600,  # the first to be done waits for the last
+    )
+    return jax.process_index(), jax.process_count()
+
+
+def _evaluate_share(arguments: argparse.Namespace, index: int, processes: int) -> int:
+    out = share_of(arguments.output, index, processes)
     task = plan(
         arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
-        batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row,
+        batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, share=(index, processes),
     )  # fmt: skip
+    # Nothing has its name before all processes are done: JAX's farewell waits for all, or ends them.
+    farewell = jax.distributed.shutdown if processes > 1 else lambda: None
+    left = f'What was done is in "{out}.part": give --resume to go on with it.'
     try:
         with _progress() as progress:
             summary = evaluate(
-                task, arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress
-            )
+                task, out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress,
+                before_publishing=farewell,
+            )  # fmt: skip
     except KeyboardInterrupt:
-        _cannot(f'interrupted. What was done is in "{arguments.output}.part": give --resume to go on with it.')
+        _cannot(f"interrupted. {left}")
         return INTERRUPTED
     except OSError as error:
-        left = f'What was done is in "{arguments.output}.part": give --resume to go on with it.'
-        return _cannot(f'"{error.filename or arguments.output}": {error.strerror or error}. {left}')
+        return _cannot(f'"{error.filename or out}": {error.strerror or error}. {left}')
     _write(_what_was_done(summary))
     return DONE
 

@@ -136,7 +136,7 @@ class _Plan:
     def results(self, rows: Rows, out: Any) -> list[Any]:
         """The results of every row, in new memory or in that of `out`."""
         if out is not None:
-            return self._run(rows, checked(out, self.block, rows.count, jax.Array))
+            return self._run(rows, checked(out, self.block, devices.total(rows, self._mesh), jax.Array))
         if not self._is_on_host(rows):
             return self._run(rows, None)
         results = [host.empty((rows.count, *row.shape), row.dtype) for row in self.block.row]

@@ -47,7 +47,7 @@ def run(program: Program, mesh: Mesh | None, rows: Rows, out: list[jax.Array] | 
     """
     if mesh is None:
         return program(out, *rows.leaves)
-    missing = _missing(rows.count, mesh)
+    missing = _missing(rows, mesh)
     leaves = list(rows.block(0, rows.count + missing)) if missing else rows.leaves
     placed = [
         _place(leaf, NamedSharding(mesh, _spec(mesh, axis))) for leaf, axis in zip(leaves, rows.axes, strict=True)
@@ -60,14 +60,19 @@ def run(program: Program, mesh: Mesh | None, rows: Rows, out: list[jax.Array] | 
     return [jax.device_put(result, everywhere)[: rows.count] for result in program(None, *placed)]
 
 
-def _missing(count: int, mesh: Mesh) -> int:
+def total(rows: Rows, mesh: Mesh | None) -> int:
+    """Rows of all processes: NumPy rows are those of one."""
+    whole = any(isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in rows.leaves)
+    return rows.count if mesh is None or whole else rows.count * mesh.size // len(mesh.local_devices)
+
+
+def _missing(rows: Rows, mesh: Mesh) -> int:
     """Rows that are wanting for every device to have as many."""
-    devices = len(mesh.local_devices)
-    missing = -count % devices
+    missing = -rows.count % (len(mesh.local_devices) if rows.count != total(rows, mesh) else mesh.size)
     if missing and mesh.is_multi_process:
         raise InputError(
-            f"this process has {count} rows and {devices} devices of the mesh; over several processes each device "
-            f"must have as many rows. Add {missing} rows and drop their results."
+            f"this process has {rows.count} rows and {len(mesh.local_devices)} devices of the mesh; over several "
+            f"processes each device must have as many rows. Add {missing} rows and drop their results."
         )
     return missing
 

@@ -131,6 +131,7 @@ def evaluate(
     resume: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
+    before_publishing: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Writes the quantities of each row to `out`, which appears under its name when it is whole.
 
@@ -143,6 +144,7 @@ def evaluate(
       resume: go on with a part; begin where there is none.
       overwrite: write over an output or a part of another run.
       progress: is called with the rows done and their number, if that is known.
+      before_publishing: is called when all is written and before it has its name.
 
     Raises:
       InputError: the output exists, or is the input; a row is bad and `on_bad_row` is "error".
@@ -158,6 +160,7 @@ def evaluate(
     try:
         with jax.enable_x64(task.dtype == np.float64):
             summary = _run(task, out, part, progress)
+        before_publishing()
         part.publish()
     except InputError:
         part.leave() if part.done else part.remove()
@@ -166,6 +169,12 @@ def evaluate(
         part.leave()
         raise
     return summary
+
+
+def share_of(out: str | Path, index: int, processes: int) -> Path:
+    """The file of a process's own part of the output: out.npy is out-00000-of-00002.npy for the first of two."""
+    out = Path(out)
+    return out if processes == 1 else out.with_name(f"{out.stem}-{index:05}-of-{processes:05}{out.suffix}")
 
 
 def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None], None]) -> Summary:
