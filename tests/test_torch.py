@@ -10,6 +10,7 @@ import pytest
 from document import PRINTED
 
 from jaxgrad import InputError, compare, neuron, retain_grads, tag
+from jaxgrad.__main__ import main
 
 # Where PyTorch must be there its absence is an error; elsewhere this whole module is skipped, and says so.
 if os.environ.get("JAXGRAD_REQUIRE_TORCH") == "1":
@@ -165,3 +166,33 @@ def test_torch_gradients_of_complex_tensors_are_conjugated():
     (y * y).sum().real.backward()
     fun = retain_grads(lambda x: jax.numpy.sum(tag(x * (2 - 1j), "y") ** 2).real)
     assert compare(fun(x.detach().numpy()), {"y": y, 0: x}).ok
+
+
+def test_a_table_of_patients_through_evaluate_equals_pytorch_row_by_row(tmp_path):
+    datasets = pytest.importorskip("sklearn.datasets")
+    data = datasets.load_breast_cancer()
+    path, out = tmp_path / "patients.csv", tmp_path / "out.npy"
+    table = np.column_stack([data.data, data.target])
+    header = ",".join(f"{name}" for name in [*data.feature_names, "benign"])
+    np.savetxt(path, table, delimiter=",", header=header, comments="", fmt="%.17g")
+    w = np.append(np.random.default_rng(0).standard_normal(30) / data.data.std(axis=0) / 6, 2.5)
+    np.save(tmp_path / "w.npy", w)
+    columns = ",".join(data.feature_names)
+    options = ["-w", str(tmp_path / "w.npy"), "-o", str(out), "--columns", columns, "--dtype", "float64"]
+    assert main(["evaluate", str(path), *options]) == 0
+
+    found = np.load(out)
+    assert len(found) == 569
+    rows = [by_torch(row, w) for row in data.data]
+    theirs = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    for letter in "xw":
+        theirs |= {f"df/d{letter}{i}": column for i, column in enumerate(theirs.pop(f"df/d{letter}").T)}
+    assert set(theirs) == set(found.dtype.names)
+    # 31 products make z, each rounded and each sum of them: what z is off by, its exp is off by relatively.
+    error = 62 * np.finfo(np.float64).eps * (np.abs(data.data) @ np.abs(w[:-1]) + np.abs(w[-1]))
+    for name, column in theirs.items():
+        off = np.abs(found[name] - column)
+        scale = 1 if name == "z" else np.abs(column)
+        assert (off <= 2 * scale * error).all(), name  # f**2 and its like double it
+    spread = found["f"].max() - found["f"].min()
+    assert spread > 0.5  # the rows are not all alike
