@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxgrad import blocks, devices, host
 from jaxgrad.errors import InputError
 from jaxgrad.reuse import checked
-from jaxgrad.rows import Rows, read
+from jaxgrad.rows import Rows, empty, read
 
 
 def batch(
@@ -139,7 +139,7 @@ class _Plan:
             return self._run(rows, checked(out, self.block, devices.total(rows, self._mesh), jax.Array))
         if not self._is_on_host(rows):
             return self._run(rows, None)
-        results = [host.empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
+        results = [empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
         self.into(results, rows)
         return [jax.device_put(result, may_alias=True) for result in results]
 

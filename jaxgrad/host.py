@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import prod
 from typing import Any
 
 import jax
@@ -15,7 +14,6 @@ from jaxgrad.blocks import Block
 from jaxgrad.rows import Rows
 
 CALL = 12 << 20  # bytes that a call from the host computes: milliseconds, of which its overhead is 0.1
-ALIGNMENT = 64  # bytes: JAX takes over host memory that is aligned so without a copy
 
 
 class Program:
@@ -47,7 +45,7 @@ class Program:
         def work(start: int) -> None:
             count = min(size, rows.count - start)
             memory = self._free.pop() if self._free else self._memory()
-            memory = self._compiled(memory, np.int32(count), *rows.block(start, size))
+            memory = self._compiled(memory, np.int32(count), *rows.block(start, size, self._block.size))
             for result, leaf in zip(results, memory, strict=True):
                 # A view by this protocol ends with it; np.asarray's would stay, and keep the memory from its next use.
                 part = np.from_dlpack(leaf)[:count]  # type: ignore[arg-type]
@@ -65,15 +63,6 @@ class Program:
 def takes(dtype: Any) -> bool:
     """Whether NumPy can view results of this dtype in JAX's memory."""
     return dtype == jnp.bfloat16 or (not jnp.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).isbuiltin == 1)
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-    """An array of unset values that JAX can take over without a copy."""
-    nbytes = prod(shape) * np.dtype(dtype).itemsize
-    memory: np.ndarray[Any, Any] = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    aligned: np.ndarray[Any, Any] = memory[start : start + nbytes].view(dtype).reshape(shape)
-    return aligned
 
 
 def ahead(items: Iterable[Any]) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad.errors import InputError
+
+ALIGNMENT = 64  # bytes: JAX takes over host memory that is aligned so without a copy
 
 
 @dataclass(frozen=True)
@@ -20,15 +23,19 @@ class Rows:
     tree: Any
     count: int
 
-    def block(self, start: int, size: int) -> Iterator[Any]:
-        """The leaves of rows start to start + size; past the last row it stands again."""
+    def block(self, start: int, size: int, step: int = 0) -> Iterator[Any]:
+        """The leaves of rows start to start + size; past the last row it stands again, up to a multiple of `step`.
+
+        What comes after that is unset, for a program that does not read it.
+        """
         stop = min(start + size, self.count)
+        upto = min(size, -(-(stop - start) // step) * step) if step else size
         for leaf, axis in zip(self.leaves, self.axes, strict=True):
             if axis is None:
                 yield leaf
             else:
                 rows = leaf[(slice(None),) * axis + (slice(start, stop),)]
-                yield _padded(rows, axis, size)
+                yield rows if stop - start == size else _padded(np.asarray(rows), axis, upto, size)
 
     def shapes(self, size: int) -> list[jax.ShapeDtypeStruct]:
         """What `block` yields, by shape and dtype."""
@@ -111,11 +118,19 @@ def _count(names: list[str], leaves: tuple[Any, ...], axes: tuple[int | None, ..
     return int(count)
 
 
-def _padded(rows: Any, axis: int, size: int) -> Any:
-    missing = size - rows.shape[axis]
-    if not missing:
-        return rows
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """An array of unset values that JAX can take over without a copy."""
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    memory: np.ndarray[Any, Any] = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    aligned: np.ndarray[Any, Any] = memory[start : start + nbytes].view(dtype).reshape(shape)
+    return aligned
+
+
+def _padded(rows: np.ndarray[Any, Any], axis: int, upto: int, size: int) -> np.ndarray[Any, Any]:
+    before, count = (slice(None),) * axis, rows.shape[axis]
+    found = empty((*rows.shape[:axis], size, *rows.shape[axis + 1 :]), rows.dtype)
+    found[(*before, slice(count))] = rows
     # The last row again, not zeros: no number comes in that the data has not.
-    rows = np.asarray(rows)
-    last = rows[(slice(None),) * axis + (slice(-1, None),)]
-    return np.concatenate([rows, np.repeat(last, missing, axis)], axis)
+    found[(*before, slice(count, upto))] = rows[(*before, slice(-1, None))]
+    return found
