@@ -141,7 +141,8 @@ class _Plan:
             return self._run(rows, None)
         results = [empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
         self.into(results, rows)
-        return [jax.device_put(result, may_alias=True) for result in results]
+        found: list[Any] = jax.device_put(results, may_alias=True)
+        return found
 
     def into(self, results: Sequence[np.ndarray[Any, Any]], rows: Rows) -> None:
         """Writes the results of every row into NumPy arrays."""

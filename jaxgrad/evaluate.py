@@ -8,12 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType
 
 from jaxgrad import host, neuron, sinks, sources
 from jaxgrad.batch import Batched, batch
@@ -185,12 +185,12 @@ def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None]
     total = None if task.stop is None else task.stop - task.start
     read, bad, first_bad = earlier, 0, None
     progress(read, total)
-    # One block is computed while another is written, in memory that is used again and again.
-    memories = cycle([{name: np.empty(task.block, task.dtype) for name in task.keep} for _ in range(2)])
+    results: list[Any] = [None, None]  # one block is computed while another is written, in memory that is used again
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:
-        for block, memory in zip(host.ahead(_checked(task, task.start + earlier)), memories, strict=False):
-            columns = _computed(batched, task, block, memory)
+        for i, block in enumerate(host.ahead(_checked(task, task.start + earlier))):
+            results[i % 2] = batched(block.padded(task.block), task.weights, out=results[i % 2])
+            columns = _columns(task, block, results[i % 2])
             if writing is not None:
                 writing.result()
             writing = writer.submit(_write, sink, part, columns, len(block.x))
@@ -214,7 +214,9 @@ def _batched(keep: tuple[str, ...]) -> Batched:
         found = neuron.quantities(neuron.backprop(x, w))
         return {name: found[name] for name in keep}
 
-    return batch(columns, in_axes=(0, None))
+    # One program for a block, that writes over the one before the last: a CPU's other cores read and write meanwhile.
+    device = jax.make_mesh((1,), ("rows",), (AxisType.Auto,), devices=jax.local_devices()[:1])
+    return batch(columns, in_axes=(0, None), mesh=device)
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,10 @@ class _Block:
     x: np.ndarray[Any, Any]
     bad: np.ndarray[Any, Any]
     first_bad: str | None
+
+    def padded(self, size: int) -> np.ndarray[Any, Any]:
+        """As many rows as every block has: another number would be another program."""
+        return self.x if len(self.x) == size else np.resize(self.x, (size, self.x.shape[1]))
 
 
 def _checked(task: Task, start: int) -> Iterator[_Block]:
@@ -258,17 +264,21 @@ def _why(task: Task, chunk: sources.Chunk, start: int, row: int, column: int) ->
     return f'"{task.source.path}", row {start + row + 1}, column {name}: it {chunk.why.get((row, column), what)}'
 
 
-def _computed(batched: Batched, task: Task, block: _Block, memory: _Columns) -> _Columns:
-    """The columns of a block's rows, at the start of those in `memory`."""
-    x = block.x
+def _columns(task: Task, block: _Block, results: dict[str, jax.Array]) -> _Columns:
+    """The columns of a block's rows: views, where that can be, that end with what holds them."""
+    columns = {name: _view(results[name])[: len(block.x)] for name in task.keep}
     if task.on_bad_row == "skip" and len(block.bad):
-        x = np.delete(x, block.bad, axis=0)
-    columns = {name: memory[name][: len(x)] for name in task.keep}
-    batched(x, task.weights, out=columns)
-    if task.on_bad_row == "nan" and len(block.bad):
+        return {name: np.delete(column, block.bad) for name, column in columns.items()}
+    if len(block.bad):
+        columns = {name: column.copy() for name, column in columns.items()}
         for column in columns.values():
             column[block.bad] = np.nan
     return columns
+
+
+def _view(array: jax.Array) -> np.ndarray[Any, Any]:
+    on_cpu = {device.platform for device in array.devices()} == {"cpu"}
+    return np.from_dlpack(array) if on_cpu else np.asarray(array)  # type: ignore[arg-type]
 
 
 def _write(sink: sinks.Sink, part: Part, columns: _Columns, read: int) -> None:
