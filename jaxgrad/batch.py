@@ -32,6 +32,9 @@ def batch(
     `fun` is traced once for rows of one shape and dtype (once more on a mesh). On a CPU, rows are computed in blocks
     whose arguments and results stay in a core's cache; of fewer rows than a block the last one is repeated.
 
+    A call takes a tenth of a millisecond for each array of the result: for few rows, and always as many, plain
+    `jit(vmap(fun))` is quicker.
+
     JAX runs a loop on one core of a CPU device. For all cores with `out=`, make a device of each core before the
     first computation, and split the rows over them:
 
