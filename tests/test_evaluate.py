@@ -292,6 +292,24 @@ def test_an_output_that_exists_is_kept_unless_it_may_be_written_over(tmp_path, c
     assert len(read(out)["f"]) == 10
 
 
+def test_what_has_the_name_of_the_output_or_of_its_part_is_kept(tmp_path, capsys):
+    rows, out, part = save(tmp_path / "rows.npy", inputs(10)), tmp_path / "out.npy", tmp_path / "out.npy.part"
+    part.write_text("mine")
+    for resume in ([], ["--resume"]):
+        assert run(rows, "-w", W, "-o", out, *resume) == 2
+        assert "exists, and no log beside it says what it is; it was kept" in capsys.readouterr().err
+    assert part.read_text() == "mine"
+    part.unlink()
+    out.symlink_to("nowhere.npy")
+    assert run(rows, "-w", W, "-o", out) == 2
+    assert f'"{out}" exists, and was kept' in capsys.readouterr().err
+    out.unlink()
+    out.mkdir()
+    assert run(rows, "-w", W, "-o", out, "--overwrite") == 2
+    assert f'"{out}" is a folder; expected the name of a file' in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
+
+
 def test_an_output_that_comes_meanwhile_is_kept(tmp_path):
     rows, out = save(tmp_path / "rows.npy", inputs(10)), tmp_path / "out.npy"
     with pytest.raises(InputError, match="has come meanwhile, and was kept; what should be there is whole in"):
@@ -360,7 +378,7 @@ def test_a_part_of_something_else_is_not_gone_on_with(tmp_path, capsys, broken_o
     os.utime(rows, (1, 1))
     assert run(rows, "-w", W, "-o", out, *resume) == 2
     assert "was made with time of rows" in capsys.readouterr().err
-    assert run(rows, "-w", W, "-o", out, "--overwrite") == 0
+    assert run(rows, "-w", W, "-o", out, "--overwrite", "--resume") == 0
     assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
 
 
@@ -381,6 +399,22 @@ def test_a_line_of_the_log_that_is_not_whole_is_not_believed(tmp_path, broken_of
     monkeypatch.undo()
     log = tmp_path / "out.npy.part.log"
     log.write_text(log.read_text()[:-5])
+    assert evaluate(plan(rows, W, batch_size=128), out, resume=True).resumed == 512
+    np.testing.assert_array_equal(read(out)["f"], quantities(inputs(1000))["f"])
+
+
+def test_broken_off_twice_what_was_not_believed_is_not_in_the_log(tmp_path, broken_off, monkeypatch):
+    rows, out = save(tmp_path / "rows.npy", inputs(1000)), tmp_path / "out.npy"
+    part, log = tmp_path / "out.npy.part", tmp_path / "out.npy.part.log"
+    broken_off(5, KeyboardInterrupt())
+    run(rows, "-w", W, "-o", out, "--batch-size", 128)
+    log.write_text(log.read_text()[:-5])  # half a line: four blocks are whole
+    os.truncate(part, part.stat().st_size - 128 * 48 - 1)  # and of the fourth the last byte is lost
+    monkeypatch.undo()
+    broken_off(1, KeyboardInterrupt())
+    run(rows, "-w", W, "-o", out, "--batch-size", 128, "--resume")
+    assert [json.loads(line)["read"] for line in log.read_text().splitlines()[1:]] == [128] * 4
+    monkeypatch.undo()
     assert evaluate(plan(rows, W, batch_size=128), out, resume=True).resumed == 512
     np.testing.assert_array_equal(read(out)["f"], quantities(inputs(1000))["f"])
 
