@@ -310,7 +310,7 @@ def _dtype(source: sources.Source, positions: Sequence[int], dtype: str | None) 
         return np.dtype(dtype)
     found = {kind for position in positions if (kind := source.dtypes[position]) is not None and kind.kind == "f"}
     widest = np.result_type(*found) if found else np.dtype(np.float32)
-    return widest if widest.name in DTYPES else np.dtype(np.float32)
+    return widest if widest.name in DTYPES else np.dtype(np.float64)
 
 
 def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> np.ndarray[Any, Any]:

@@ -112,7 +112,16 @@ def test_columns_quantities_and_weights_are_chosen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "asked", "got"), [("f8", None, "f8"), ("f8", "float32", "f4"), ("i4", None, "f4"), ("f2", None, "f2")]
+    ("given", "asked", "got"),
+    [
+        ("f8", None, "f8"),
+        ("f8", "float32", "f4"),
+        ("i4", None, "f4"),
+        ("u8", None, "f4"),
+        ("?", None, "f4"),
+        ("f2", None, "f2"),
+        ("g", None, "f8"),
+    ],
 )
 def test_the_dtype_of_the_rows_is_kept_or_the_one_asked_for_is_taken(given, asked, got, tmp_path):
     import jax
@@ -155,6 +164,7 @@ def test_a_csv_without_names_and_an_arrow_stream_are_read(tmp_path):
 BAD_CELLS = [
     ("csv", "", "it is missing"),
     ("csv", "abc", 'it is "abc"'),
+    ("csv", "1_000", 'it is "1_000"'),
     ("csv", "nan", "it is nan"),
     ("csv", "-inf", "it is -inf"),
     ("csv", "1e300", "it is 1e+300, too large for float32"),
@@ -224,6 +234,17 @@ def broken(tmp_path):
     np.save(tmp_path / "flat.npy", np.ones(4))
     np.save(tmp_path / "objects.npy", np.array([[{}]], object))
     (tmp_path / "rows.txt").write_text("1 2")
+    np.save(tmp_path / "complex.npy", x.astype(complex))
+    np.save(tmp_path / "text.npy", x.astype(str))
+    np.save(tmp_path / "vectors.npy", np.zeros(3, [("a", "f4", 2), ("b", "f4")]))
+    np.savez(tmp_path / "several.npz", x)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    pq.write_table(pa.table({"a": [[1.0]], "b": [1.0]}), tmp_path / "lists.parquet")
+    pq.write_table(pa.table([[1.0], [2.0]], names=["a", "a"]), tmp_path / "twice.parquet")
+    pq.write_table(pa.table({"a": x[:, 0], "b": x[:, 1]}), tmp_path / "flipped.parquet", write_page_checksum=True)
+    flipped = bytearray((tmp_path / "flipped.parquet").read_bytes())
+    flipped[len(flipped) // 3] ^= 1
+    (tmp_path / "flipped.parquet").write_bytes(flipped)
 
 
 BROKEN = {
@@ -240,6 +261,13 @@ BROKEN = {
     "none.npy": "has no rows; expected at least one",
     "flat.npy": "holds an array of shape (4,) and dtype float64; expected (rows, columns)",
     "objects.npy": "cannot be read as npy",
+    "several.npy": "cannot be read as npy",
+    "complex.npy": "column x0: it is of dtype complex128; expected real numbers",
+    "text.npy": "column x0: it is of dtype <U32; expected real numbers",
+    "vectors.npy": "column a: it is of dtype ('<f4', (2,)); expected real numbers",
+    "lists.parquet": "cannot be read as parquet: Unsupported cast from list",
+    "twice.parquet": "cannot be read as parquet",
+    "flipped.parquet": "cannot be read as parquet",
     "rows.txt": "expected a file that ends in .csv, .npy, .parquet, .arrow",
     "absent.npy": "there is no file",
 }
