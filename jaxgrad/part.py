@@ -17,11 +17,13 @@ from jaxgrad.sinks import Resumable
 
 @dataclass(frozen=True)
 class Done:
-    """A block that is whole: rows read for it and rows written, and where the file ended after it."""
+    """A block that is whole: rows read for it and rows written, where the file ended after it, and its bad rows."""
 
     read: int
     written: int
     end: int
+    bad: int
+    first_bad: str | None
 
 
 class Part:
@@ -115,10 +117,10 @@ class Part:
         self._log.write(json.dumps(line) + "\n")
         self._log.flush()
 
-    def note(self, read: int, written: int) -> None:
+    def note(self, read: int, written: int, bad: int, first_bad: str | None) -> None:
         """Another block is whole."""
         self.file.flush()
-        self.done.append(Done(read, written, self.file.tell()))
+        self.done.append(Done(read, written, self.file.tell(), bad, first_bad))
         self._write(asdict(self.done[-1]))
 
     def publish(self) -> None:

@@ -98,7 +98,7 @@ def test_columns_quantities_and_weights_are_chosen(tmp_path):
     x = inputs(50).astype(np.float64)
     path = tmp_path / "rows.csv"
     pyarrow.csv.write_csv(pa.table({"id": ["r"] * 50, "b": x[:, 1], "a": x[:, 0]}), path)
-    (tmp_path / "w.txt").write_text("0.5 -0.3\n0.1\n")
+    (tmp_path / "w.txt").write_text("\ufeff0.5 -0.3\n0.1\n", encoding="utf-8")
     np.save(tmp_path / "w.npy", np.array([0.5, -0.3, 0.1]))
     want = quantities(x.astype(np.float32))
     for columns, w in (("a,b", tmp_path / "w.txt"), ("2,1", tmp_path / "w.npy")):
@@ -287,6 +287,9 @@ def test_a_file_that_cannot_be_read_is_one_line_of_error(name, tmp_path, capsys)
 
 WRONG = [
     (["-w", "1,2"], "there are 2 weights and 2 columns of inputs (x0, x1); expected 3 weights"),
+    (["-w", "complex.npy"], 'the weights in "complex.npy" cannot be read: Cannot cast array data'),
+    (["-w", "w" * 300], "File name too long"),
+    (["-w", W, "--processes", "2"], "--processes and --process are given without --coordinator; expected its host"),
     (["-w", "1,2,nan"], "weight 2 is not a finite float32; expected one"),
     (["-w", "1,two,3"], '-w is "1,two,3"; expected numbers with commas between them, as 0.5,-0.3,0.1, or a file'),
     (["-w", W, "--columns", "x0,c"], 'has no column "c"; expected one of x0, x1, or a number from 0 to 1'),
@@ -303,11 +306,51 @@ WRONG = [
 def test_what_cannot_be_done_is_one_line_of_error(arguments, text, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "rows.npy", inputs(10))
+    np.save(tmp_path / "complex.npy", np.array([1, 2, 3j]))
     assert run("rows.npy", *([] if "-o" in arguments else ["-o", "out.npy"]), *arguments) == 2
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1
-    assert os.listdir(tmp_path) == ["rows.npy"]
+    assert "--resume" not in error  # there is nothing to go on with
+    assert sorted(os.listdir(tmp_path)) == ["complex.npy", "rows.npy"]
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_blocks_larger_than_the_file_take_no_more_memory_than_it(ending, tmp_path):
+    rows, out = save(tmp_path / f"rows{ending}", inputs(10)), tmp_path / "out.npy"
+    assert run(rows, "-w", W, "-o", out, "--batch-size", 10**20) == 0
+    assert len(read(out)["f"]) == 10
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path):
+    rows = save(tmp_path / "rows.npy", inputs(1000))
+
+    def cut(done, total):
+        os.truncate(rows, rows.stat().st_size - 8 * 300) if not done else None
+
+    with pytest.raises(InputError, match=r"cannot be read as npy|had 1000 rows, and .* could be read; it changed"):
+        evaluate(plan(rows, W, batch_size=100), tmp_path / "out.npy", progress=cut)
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_more_processes_than_rows_are_an_error(tmp_path):
+    for ending in (".npy", ".csv"):
+        rows = save(tmp_path / f"rows{ending}", inputs(2))
+        with pytest.raises(InputError, match="has 2 rows for 3 processes; expected one for each at least"):
+            plan(rows, W, share=(0, 3))
+
+
+def test_bad_rows_are_counted_in_what_was_done_earlier_too(tmp_path, capsys, broken_off, monkeypatch):
+    x = inputs(1000)
+    x[[3, 200, 900]] = np.nan
+    rows, out = save(tmp_path / "rows.npy", x), tmp_path / "out.npy"
+    arguments = (rows, "-w", W, "-o", out, "--batch-size", 128, "--on-bad-row", "nan")
+    broken_off(5, KeyboardInterrupt())
+    assert run(*arguments) == 130
+    monkeypatch.undo()
+    assert run(*arguments, "--resume") == 0
+    assert "Bad rows: 3, the first: " in (text := capsys.readouterr().out)
+    assert "row 4, column x0: it is nan." in text
 
 
 def test_an_output_that_exists_is_kept_unless_it_may_be_written_over(tmp_path, capsys):
@@ -349,13 +392,13 @@ def test_an_output_that_comes_meanwhile_is_kept(tmp_path):
 def broken_off(monkeypatch):
     """Makes the writing of the n-th block fail."""
 
-    def at(block, error):
+    def at(broken, error):
         count = itertools.count()
 
-        def write(sink, part, columns, read, original=sys.modules["jaxgrad.evaluate"]._write):
-            if next(count) == block:
+        def write(sink, part, columns, block, original=sys.modules["jaxgrad.evaluate"]._write):
+            if next(count) == broken:
                 raise error
-            original(sink, part, columns, read)
+            original(sink, part, columns, block)
 
         monkeypatch.setattr("jaxgrad.evaluate._write", write)
 
@@ -455,6 +498,12 @@ def test_resuming_what_is_whole_does_nothing(tmp_path, capsys):
     assert run(rows, "-w", W, "-o", out, "--resume") == 0
     assert capsys.readouterr().out == f"{out} was whole already; nothing was done.\n"
     assert out.stat().st_mtime_ns == before
+    for other in (["--keep", "f"], ["--columns", "0", "-w", "1,2"]):
+        assert run(rows, "-w", W, "-o", out, "--resume", *other) == 2
+        assert f'"{out}" exists, and was kept' in capsys.readouterr().err
+    out.write_text("mine")
+    assert run(rows, "-w", W, "-o", out, "--resume") == 2
+    assert out.read_text() == "mine"
 
 
 def test_two_processes_do_not_write_one_output(tmp_path, capsys):
