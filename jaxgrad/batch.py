@@ -144,7 +144,8 @@ class _Plan:
             return self._run(rows, None)
         results = [empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
         self.into(results, rows)
-        found: list[Any] = jax.device_put(results, may_alias=True)
+        device = next(iter(_chosen_devices(rows)), None)
+        found: list[Any] = jax.device_put(results, device, may_alias=True)
         return found
 
     def into(self, results: Sequence[np.ndarray[Any, Any]], rows: Rows) -> None:
@@ -170,6 +171,12 @@ class _Plan:
         return (
             self._mesh is None
             and platforms == {"cpu"}
-            and all(len(leaf.devices()) == 1 for leaf in arrays)
+            and len(_chosen_devices(rows)) <= 1
             and all(map(host.takes, dtypes))
         )
+
+
+def _chosen_devices(rows: Rows) -> set[jax.Device]:
+    """Devices that arguments were put on, where JAX's default was not left to stand."""
+    arrays = (leaf for leaf in rows.leaves if isinstance(leaf, jax.Array) and leaf.committed)
+    return {device for leaf in arrays for device in leaf.devices()}

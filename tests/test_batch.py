@@ -347,6 +347,15 @@ def test_an_out_that_shares_memory_is_an_error_and_one_row_by_row_is_none():
     assert not last.is_deleted()
 
 
+def test_results_are_on_the_device_of_the_rows():
+    batched, last = batch(jnp.exp), jax.devices()[-1]
+    x = np.arange(300, dtype=np.float32)
+    assert batched(jax.device_put(x, last)).devices() == {last}
+    assert batched(jnp.asarray(x)).devices() == {jax.devices()[0]}
+    with pytest.raises(ValueError, match="incompatible devices"):
+        batch(jnp.add)(jax.device_put(x, jax.devices()[0]), jax.device_put(x, last))
+
+
 def test_an_out_of_numpy_that_would_not_be_written_is_an_error():
     with pytest.raises(InputError, match="out is NumPy's and the rows are traced"):
         jax.jit(lambda x: batch(jnp.exp)(x, out=np.zeros(3, np.float32)))(np.zeros(3, np.float32))
