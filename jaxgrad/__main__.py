@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,17 +26,28 @@ DONE = 0
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status: 0 agree, 1 differ, 2 cannot, 130 interrupted."""
     arguments = _parser().parse_args(_with_values(sys.argv[1:] if argv is None else argv))
+    return _status(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "evaluate":
+        return _evaluate(arguments)
+    if arguments.command == "explain":
+        return _explain(arguments.x, arguments.w, arguments.output)
+    return _report(arguments.table, as_json=arguments.json)
+
+
+def _status(run: Callable[[], int]) -> int:
+    """The exit status of `run`; what it raises is one line of error."""
     try:
-        if arguments.command == "evaluate":
-            return _evaluate(arguments)
-        if arguments.command == "explain":
-            return _explain(arguments.x, arguments.w, arguments.output)
-        return _report(arguments.table, as_json=arguments.json)
+        return run()
     except JaxgradError as error:
         return _cannot(str(error))
     except (RuntimeError, FloatingPointError) as error:
         # JAX could not start its device, ran out of memory, or was told (jax_debug_nans) to stop at a NaN.
         return _cannot(f"JAX cannot compute it: {error}")
+    except MemoryError as error:
+        return _cannot(f"there is not enough memory: {error}")
     except OSError as error:
         # What Python still wants to flush at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -134,10 +146,7 @@ def _explain(x: str, w: str, path: str | None) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     index, processes = _join(arguments)
-    try:
-        status = _evaluate_share(arguments, index, processes)
-    except JaxgradError as error:
-        status = _cannot(str(error))
+    status = _status(lambda: _evaluate_share(arguments, index, processes))
     if status != DONE and processes > 1:
         # Without JAX's farewell, which would wait for the others: so they learn that this one has failed, and end.
         sys.stdout.flush()
@@ -149,6 +158,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _join(arguments: argparse.Namespace) -> tuple[int, int]:
     """Joins the processes of a run; the number of this one, and how many there are."""
     if not (arguments.distributed or arguments.coordinator):
+        if arguments.processes is not None or arguments.process is not None:
+            raise InputError("--processes and --process are given without --coordinator; expected its host:port.")
         return 0, 1
     jax.distributed.initialize(
         arguments.coordinator,
@@ -163,26 +174,30 @@ def _join(arguments: argparse.Namespace) -> tuple[int, int]:
 
 def _evaluate_share(arguments: argparse.Namespace, index: int, processes: int) -> int:
     out = share_of(arguments.output, index, processes)
-    task = plan(
-        arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
-        batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, share=(index, processes),
-    )  # fmt: skip
     # Nothing has its name before all processes are done: JAX's farewell waits for all, or ends them.
     farewell = jax.distributed.shutdown if processes > 1 else lambda: None
-    left = f'What was done is in "{out}.part": give --resume to go on with it.'
     try:
+        task = plan(
+            arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
+            batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, share=(index, processes),
+        )  # fmt: skip
         with _progress() as progress:
             summary = evaluate(
                 task, out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress,
                 before_publishing=farewell,
             )  # fmt: skip
     except KeyboardInterrupt:
-        _cannot(f"interrupted. {left}")
+        _cannot(f"interrupted. {_left(out)}")
         return INTERRUPTED
     except OSError as error:
-        return _cannot(f'"{error.filename or out}": {error.strerror or error}. {left}')
+        return _cannot(f'"{error.filename or out}": {error.strerror or error}. {_left(out)}')
     _write(_what_was_done(summary))
     return DONE
+
+
+def _left(out: Path) -> str:
+    part = out.with_name(f"{out.name}.part")
+    return f'What was done is in "{part}": give --resume to go on with it.' if os.path.exists(part) else ""
 
 
 def _what_was_done(summary: Summary) -> str:

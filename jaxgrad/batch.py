@@ -93,11 +93,14 @@ class Batched:
             in the same structure, memory maps too, which are written to and returned.
         """
         rows = read(args, self._in_axes)
+        into_numpy = isinstance(next(iter(jax.tree.leaves(out)), None), np.ndarray)
         if any(isinstance(leaf, jax.core.Tracer) for leaf in rows.leaves):
+            if into_numpy:
+                raise InputError("out is NumPy's and the rows are traced, they have no values yet; leave it out.")
             return jax.vmap(self._fun, self._in_axes)(*args)
         plan = self._plan(rows)
-        if isinstance(next(iter(jax.tree.leaves(out)), None), np.ndarray):
-            plan.into(checked(out, plan.block, rows.count, np.ndarray), rows)
+        if into_numpy:
+            plan.into(checked(out, plan.block, rows, rows.count, np.ndarray), rows)
             return out
         return jax.tree.unflatten(plan.block.tree, plan.results(rows, out))
 
@@ -139,12 +142,13 @@ class _Plan:
     def results(self, rows: Rows, out: Any) -> list[Any]:
         """The results of every row, in new memory or in that of `out`."""
         if out is not None:
-            return self._run(rows, checked(out, self.block, devices.total(rows, self._mesh), jax.Array))
+            return self._run(rows, checked(out, self.block, rows, devices.total(rows, self._mesh), jax.Array))
         if not self._is_on_host(rows):
             return self._run(rows, None)
         results = [empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
         self.into(results, rows)
-        found: list[Any] = jax.device_put(results, may_alias=True)
+        device = next(iter(_chosen_devices(rows)), None)
+        found: list[Any] = jax.device_put(results, device, may_alias=True)
         return found
 
     def into(self, results: Sequence[np.ndarray[Any, Any]], rows: Rows) -> None:
@@ -170,6 +174,12 @@ class _Plan:
         return (
             self._mesh is None
             and platforms == {"cpu"}
-            and all(len(leaf.devices()) == 1 for leaf in arrays)
+            and len(_chosen_devices(rows)) <= 1
             and all(map(host.takes, dtypes))
         )
+
+
+def _chosen_devices(rows: Rows) -> set[jax.Device]:
+    """Devices that arguments were put on, where JAX's default was not left to stand."""
+    arrays = (leaf for leaf in rows.leaves if isinstance(leaf, jax.Array) and leaf.committed)
+    return {device for leaf in arrays for device in leaf.devices()}

@@ -22,6 +22,7 @@ from jaxgrad.part import Part, is_whole
 
 BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
 ON_BAD_ROW = ("error", "skip", "nan")
+MOST = 1 << 31  # rows at a time, whatever is asked for
 _Columns = dict[str, np.ndarray[Any, Any]]
 DTYPES = ("float16", "float32", "float64")
 
@@ -119,7 +120,7 @@ def plan(
     if batch_size is not None and batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}; expected a positive number of rows.")
     bytes_a_row = found.itemsize * (len(positions) + len(kept))
-    block = batch_size or max(1024, 1 << ((BLOCK // bytes_a_row).bit_length() - 1))
+    block = min(batch_size or max(1024, 1 << ((BLOCK // bytes_a_row).bit_length() - 1)), MOST)
     start, stop = _share(source, positions, block, share)
     return Task(source, positions, w, kept, found, block, on_bad_row, start, stop)
 
@@ -147,14 +148,15 @@ def evaluate(
       before_publishing: is called when all is written and before it has its name.
 
     Raises:
-      InputError: the output exists, or is the input; a row is bad and `on_bad_row` is "error".
+      InputError: the output exists, or is the input; a row is bad and `on_bad_row` is "error"; the file of rows
+        changed while it was read.
     """
     out = Path(out)
     if out.suffix.lower() not in sinks.WRITES:
         raise InputError(f'the output is "{out}"; expected a file that ends in {", ".join(sinks.WRITES)}.')
     if out.exists() and out.samefile(task.source.path):
         raise InputError(f'"{out}" holds the rows; expected another file for the output.')
-    if resume and not overwrite and is_whole(out):
+    if resume and not overwrite and _may_be_the_result(task, out) and is_whole(out):
         return Summary(out, 0, 0, len(task.keep), 0, None, 0)
     part = Part(out, task.provenance(), resume=resume, overwrite=overwrite)
     try:
@@ -171,6 +173,19 @@ def evaluate(
     return summary
 
 
+def _may_be_the_result(task: Task, out: Path) -> bool:
+    """Whether a file has the columns that are asked for, and as many rows where that is known."""
+    try:
+        found = sources.open_source(out)
+    except InputError:
+        return False
+    if found.names != task.keep:
+        return False
+    if task.stop is None or found.count is None or task.on_bad_row == "skip":
+        return True
+    return found.count == task.stop - task.start
+
+
 def share_of(out: str | Path, index: int, processes: int) -> Path:
     """The file of a process's own part of the output: out.npy is out-00000-of-00002.npy for the first of two."""
     out = Path(out)
@@ -183,27 +198,32 @@ def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None]
     sink = sinks.open_sink(out.suffix, part.file, task.keep, task.dtype, written)
     earlier = sum(block.read for block in part.done)
     total = None if task.stop is None else task.stop - task.start
-    read, bad, first_bad = earlier, 0, None
+    read = earlier
     progress(read, total)
     results: list[Any] = [None, None]  # one block is computed while another is written, in memory that is used again
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:
         for i, block in enumerate(host.ahead(_checked(task, task.start + earlier))):
-            results[i % 2] = batched(block.padded(task.block), task.weights, out=results[i % 2])
+            # The first block is either full or all there is.
+            x = block.padded(task.block) if read else block.x
+            results[i % 2] = batched(x, task.weights, out=results[i % 2])
             columns = _columns(task, block, results[i % 2])
             if writing is not None:
                 writing.result()
-            writing = writer.submit(_write, sink, part, columns, len(block.x))
+            writing = writer.submit(_write, sink, part, columns, block)
             read += len(block.x)
-            bad += len(block.bad)
-            first_bad = first_bad or block.first_bad
             progress(read, total)
         if writing is not None:
             writing.result()
     if not read:
         raise InputError(f'"{task.source.path}" has no rows; expected at least one.')
+    if total is not None and read != total:
+        raise InputError(f'"{task.source.path}" had {total} rows, and {read} could be read; it changed meanwhile.')
     sink.close()
-    return Summary(out, read, sum(block.written for block in part.done), len(task.keep), bad, first_bad, earlier)
+    written_rows = sum(block.written for block in part.done)
+    bad = sum(block.bad for block in part.done)
+    first_bad = next((block.first_bad for block in part.done if block.bad), None)
+    return Summary(out, read, written_rows, len(task.keep), bad, first_bad, earlier)
 
 
 @cache
@@ -281,11 +301,11 @@ def _view(array: jax.Array) -> np.ndarray[Any, Any]:
     return np.from_dlpack(array) if on_cpu else np.asarray(array)  # type: ignore[arg-type]
 
 
-def _write(sink: sinks.Sink, part: Part, columns: _Columns, read: int) -> None:
+def _write(sink: sinks.Sink, part: Part, columns: _Columns, block: _Block) -> None:
     rows = len(next(iter(columns.values())))
     if rows:
         sink.write(columns)
-    part.note(read, rows)
+    part.note(len(block.x), rows, len(block.bad), block.first_bad)
 
 
 def _positions(source: sources.Source, columns: Sequence[str] | None) -> tuple[int, ...]:
@@ -310,7 +330,7 @@ def _dtype(source: sources.Source, positions: Sequence[int], dtype: str | None) 
         return np.dtype(dtype)
     found = {kind for position in positions if (kind := source.dtypes[position]) is not None and kind.kind == "f"}
     widest = np.result_type(*found) if found else np.dtype(np.float32)
-    return widest if widest.name in DTYPES else np.dtype(np.float32)
+    return widest if widest.name in DTYPES else np.dtype(np.float64)
 
 
 def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -340,8 +360,8 @@ def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> np.ndarr
 def _weights_of_file(path: Path) -> list[float]:
     try:
         if path.suffix == ".npy":
-            return [float(number) for number in np.ravel(np.load(path, allow_pickle=False))]
-        return [float(number) for number in path.read_text(encoding="utf-8").replace(",", " ").split()]
+            return np.load(path, allow_pickle=False).astype(float, casting="same_kind").ravel().tolist()  # type: ignore[no-any-return]
+        return [float(number) for number in path.read_text(encoding="utf-8-sig").replace(",", " ").split()]
     except (ValueError, TypeError, EOFError) as error:
         raise InputError(f'the weights in "{path}" cannot be read: {error}') from None
 
@@ -373,4 +393,6 @@ def _share(
         return 0, count
     if count is None:
         count = sum(map(len, sources.blocks(source, positions, 0, block)))
+    if count < processes:
+        raise InputError(f'"{source.path}" has {count} rows for {processes} processes; expected one for each at least.')
     return count * index // processes, count * (index + 1) // processes

@@ -44,7 +44,10 @@ class Program:
 
         def work(start: int) -> None:
             count = min(size, rows.count - start)
-            memory = self._free.pop() if self._free else self._memory()
+            try:
+                memory = self._free.pop()
+            except IndexError:
+                memory = self._memory()
             memory = self._compiled(memory, np.int32(count), *rows.block(start, size, self._block.size))
             for result, leaf in zip(results, memory, strict=True):
                 # A view by this protocol ends with it; np.asarray's would stay, and keep the memory from its next use.
@@ -99,11 +102,12 @@ def _on_every_core(work: Callable[[int], None], starts: range) -> None:
 
 
 def _with_settings(work: Callable[..., Any]) -> Callable[..., Any]:
-    """`work` for another thread, where JAX would have its default for x64."""
+    """`work` for another thread, where JAX would have its defaults for the settings that change results."""
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
     def run(*args: Any) -> Any:
-        with jax.enable_x64(x64):
+        with jax.enable_x64(x64), jax.default_matmul_precision(precision):
             return work(*args)
 
     return run

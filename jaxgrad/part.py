@@ -17,11 +17,13 @@ from jaxgrad.sinks import Resumable
 
 @dataclass(frozen=True)
 class Done:
-    """A block that is whole: rows read for it and rows written, and where the file ended after it."""
+    """A block that is whole: rows read for it and rows written, where the file ended after it, and its bad rows."""
 
     read: int
     written: int
     end: int
+    bad: int
+    first_bad: str | None
 
 
 class Part:
@@ -40,24 +42,35 @@ class Part:
         self._path, self._log_path = _names(out)
         if not out.parent.is_dir():
             raise InputError(f'there is no folder "{out.parent}" to write "{out.name}" in; make it first.')
-        if out.exists() and not overwrite:
+        if out.is_dir():
+            raise InputError(f'"{out}" is a folder; expected the name of a file.')
+        if os.path.lexists(out) and not overwrite:  # a link to nothing is kept too
             raise InputError(f'"{out}" exists, and was kept. Give --overwrite to write over it, or another name.')
-        if not resume and not overwrite and self._log_path.exists():
-            raise InputError(
-                f'"{self._path}" is left of a run that was broken off. Give --resume to go on with it, or '
-                "--overwrite to begin anew."
-            )
+        if not overwrite:
+            self._keep_what_is_left(resume=resume)
         self._log = self._log_path.open("a", encoding="utf-8")
         try:
             self._lock()
             self.done = self._earlier(task) if resume else []
+            self._forget_the_rest()
             if not self.done:
-                self._log.truncate(0)
                 self._write({"task": task})
             self.file = Resumable(self._path, self.done[-1].end if self.done else 0)
         except BaseException:
             self._log.close()
             raise
+
+    def _keep_what_is_left(self, *, resume: bool) -> None:
+        if self._path.exists() and not self._log_path.exists():
+            raise InputError(
+                f'"{self._path}" exists, and no log beside it says what it is; it was kept. Give --overwrite to write '
+                "over it, or another name."
+            )
+        if not resume and self._log_path.exists():
+            raise InputError(
+                f'"{self._path}" is left of a run that was broken off. Give --resume to go on with it, or '
+                "--overwrite to begin anew."
+            )
 
     def _lock(self) -> None:
         try:
@@ -80,8 +93,12 @@ class Part:
             records = [json.loads(line) for line in lines]
             found, done = records[0]["task"], [Done(**record) for record in records[1:]]
         except (ValueError, LookupError, TypeError):
+            if self._overwrite:
+                return []
             raise InputError(f'"{self._log_path}" is damaged. Give --overwrite to begin anew.') from None
         changed = [key for key in task if found.get(key) != task[key]]
+        if changed and self._overwrite:
+            return []
         if changed:
             key = changed[0]
             raise InputError(
@@ -91,14 +108,19 @@ class Part:
         size = self._path.stat().st_size
         return [block for block in done if block.end <= size]
 
+    def _forget_the_rest(self) -> None:
+        """Cuts the log after the last block that is believed: half a line would be joined to the next one."""
+        lines = self._log_path.read_bytes().splitlines(keepends=True)[: len(self.done) + 1]
+        self._log.truncate(sum(map(len, lines)) if self.done else 0)
+
     def _write(self, line: dict[str, Any]) -> None:
         self._log.write(json.dumps(line) + "\n")
         self._log.flush()
 
-    def note(self, read: int, written: int) -> None:
+    def note(self, read: int, written: int, bad: int, first_bad: str | None) -> None:
         """Another block is whole."""
         self.file.flush()
-        self.done.append(Done(read, written, self.file.tell()))
+        self.done.append(Done(read, written, self.file.tell(), bad, first_bad))
         self._write(asdict(self.done[-1]))
 
     def publish(self) -> None:
@@ -110,7 +132,7 @@ class Part:
         else:
             self._rename()
         self._log.close()
-        self._log_path.unlink()
+        self._log_path.unlink(missing_ok=True)
 
     def _rename(self) -> None:
         """Renames it, never over a file that has come meanwhile."""
@@ -124,7 +146,7 @@ class Part:
                 raise InputError(come) from None
             self._path.rename(self._out)
         else:
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Closes it as it is, to be gone on with."""

@@ -1,5 +1,6 @@
 """Memory that is handed in for results: checked before anything is written to it."""
 
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -7,22 +8,33 @@ import numpy as np
 
 from jaxgrad.blocks import Block
 from jaxgrad.errors import InputError
+from jaxgrad.rows import Rows
 
 
-def checked(out: Any, block: Block, count: int, kind: type[Any]) -> list[Any]:
+def checked(out: Any, block: Block, rows: Rows, count: int, kind: type[Any]) -> list[Any]:
     """The arrays of `out`, which have the structure, shapes and dtypes of the results of `count` rows.
 
     Raises:
-      InputError: they have not, are of another kind, were used before, or share memory or cannot be written to.
+      InputError: they have not, are of another kind, were used before, cannot be written to, or share memory with
+        one another or with the arguments.
     """
     leaves, tree = jax.tree.flatten(out)
     if tree != block.tree:
         raise InputError(f"out is {tree}; expected a result of this function, {block.tree}.")
     for leaf, row in zip(leaves, block.row, strict=True):
         _check(leaf, (count, *row.shape), row.dtype, kind)
-    if len({id(leaf) for leaf in leaves}) < len(leaves):
+    if any(_overlap(*pair) for pair in combinations(leaves, 2)):
         raise InputError("out holds one array twice; expected an array with memory of its own for each result.")
+    for leaf, axis in zip(rows.leaves, rows.axes, strict=True):
+        row_by_row = isinstance(leaf, np.ndarray) and axis == 0  # read before it is written over
+        if any(_overlap(result, leaf) and not (result is leaf and row_by_row) for result in leaves):
+            raise InputError("out shares memory with an argument; expected memory that is not read in the same call.")
     return leaves
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    both_numpy = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+    return a is b or (both_numpy and bool(np.shares_memory(a, b)))
 
 
 def _check(leaf: Any, shape: tuple[int, ...], dtype: Any, kind: type[Any]) -> None:

@@ -71,7 +71,7 @@ def readable(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except InputError:
         raise
-    except (OSError, ValueError, EOFError) as error:  # pyarrow's errors are these
+    except (OSError, ValueError, EOFError, LookupError, TypeError, NotImplementedError) as error:  # pyarrow's too
         raise InputError(f'"{path}" cannot be read as {path.suffix[1:]}: {error}') from None
 
 
@@ -127,7 +127,7 @@ def pyarrow(module: str) -> Any:
 
 
 def _npy(path: Path) -> Source:
-    table = np.load(path, mmap_mode="r", allow_pickle=False)
+    table = np.lib.format.open_memmap(path, mode="r")
     if table.dtype.names is not None and table.ndim == 1:
         names = table.dtype.names
         dtypes = tuple(_number(table.dtype[name]) for name in names)
@@ -142,6 +142,10 @@ def _npy(path: Path) -> Source:
     start_of_data, dtype, contiguous = table.offset, table.dtype, table.flags.c_contiguous
 
     def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+        for p in positions:
+            if dtypes[p] is None:
+                kind = table.dtype[names[p]] if dtype.names else dtype
+                raise InputError(f'"{path}", column {names[p]}: it is of dtype {kind}; expected real numbers.')
         for first in range(start, len(table), size):
             count = min(size, len(table) - first)
             if contiguous:  # read, not mapped: what is mapped and was read counts as used memory
@@ -156,11 +160,11 @@ def _npy(path: Path) -> Source:
 
 
 def _number(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
-    return dtype if dtype.kind in "fiu" or dtype.name == "bfloat16" else None
+    return dtype if dtype.kind in "fiub" else None
 
 
 def _parquet(path: Path) -> Source:
-    file = pyarrow("pyarrow.parquet").ParquetFile(path)
+    file = pyarrow("pyarrow.parquet").ParquetFile(path, page_checksum_verification=True)  # of pages that have one
     schema = file.schema_arrow
     groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
 
@@ -243,11 +247,17 @@ def _parsed(column: Any, position: int, why: dict[tuple[int, int], str]) -> Any:
         numbers = []
         for row, text in enumerate(column.to_pylist()):
             try:
-                numbers.append(None if text is None else float(text))
+                numbers.append(None if text is None else _float(text))
             except ValueError:
                 numbers.append(None)
                 why[row, position] = f'is "{text}"' if text else "is missing"
         return pa.array(numbers, pa.float64())
+
+
+def _float(text: str) -> float:
+    if "_" in text:  # 1_000 is a number to Python alone
+        raise ValueError
+    return float(text)
 
 
 def _csv(path: Path) -> Source:
@@ -295,7 +305,7 @@ def _csv_names(path: Path) -> tuple[tuple[str, ...], bool]:
         first = next(csv.reader(file), [])
     try:
         for cell in first:
-            float(cell)
+            _float(cell)
     except ValueError:
         names = tuple(cell.strip() for cell in first)
         if len(set(names)) < len(names):

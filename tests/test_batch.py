@@ -325,6 +325,54 @@ def test_an_out_that_is_no_result_is_an_error_and_is_kept():
     assert not last["y"].is_deleted()
 
 
+def test_an_out_that_shares_memory_is_an_error_and_one_row_by_row_is_none():
+    twice, memory = batch(lambda x: (x * 2, x * 3)), np.zeros((9, 2), np.float32)
+    x = np.arange(9, dtype=np.float32)
+    with pytest.raises(InputError, match="out holds one array twice"):
+        twice(x, out=(memory[:, 0], memory[:, 0]))
+    assert twice(x, out=(memory[:, 0], memory[:, 1]))[1] is not None
+    np.testing.assert_array_equal(memory, np.stack([x * 2, x * 3], 1))
+
+    more = batch(lambda x: x + 1, batch_size=2)
+    for out, read in ((x[1:], x[:-1]), (x[:-1], x[1:])):
+        with pytest.raises(InputError, match="out shares memory with an argument"):
+            more(read, out=out)
+    square = np.eye(3, dtype=np.float32)
+    with pytest.raises(InputError, match="out shares memory with an argument"):
+        batch(lambda x: x + 1, 1)(square, out=square)
+    np.testing.assert_array_equal(more(x, out=x), np.arange(1, 10))
+    last = more(x)
+    with pytest.raises(InputError, match="out shares memory with an argument"):
+        more(last, out=last)
+    assert not last.is_deleted()
+
+
+def test_results_are_on_the_device_of_the_rows():
+    batched, last = batch(jnp.exp), jax.devices()[-1]
+    x = np.arange(300, dtype=np.float32)
+    assert batched(jax.device_put(x, last)).devices() == {last}
+    assert batched(jnp.asarray(x)).devices() == {jax.devices()[0]}
+    with pytest.raises(ValueError, match="incompatible devices"):
+        batch(jnp.add)(jax.device_put(x, jax.devices()[0]), jax.device_put(x, last))
+
+
+def test_an_out_of_numpy_that_would_not_be_written_is_an_error():
+    with pytest.raises(InputError, match="out is NumPy's and the rows are traced"):
+        jax.jit(lambda x: batch(jnp.exp)(x, out=np.zeros(3, np.float32)))(np.zeros(3, np.float32))
+
+
+def test_a_stream_computes_with_the_settings_of_its_user():
+    seen = []
+
+    def fun(x):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return x
+
+    with jax.default_matmul_precision("float32"):
+        list(batch(fun).stream([(np.zeros(3, np.float32),)]))
+    assert set(seen) == {"float32"}
+
+
 def test_an_error_of_the_function_is_raised_as_it_is(batched):
     with pytest.raises(InputError, match="expected w of shape"):
         batched(rows(10), W[:2])

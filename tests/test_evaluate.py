@@ -98,7 +98,7 @@ def test_columns_quantities_and_weights_are_chosen(tmp_path):
     x = inputs(50).astype(np.float64)
     path = tmp_path / "rows.csv"
     pyarrow.csv.write_csv(pa.table({"id": ["r"] * 50, "b": x[:, 1], "a": x[:, 0]}), path)
-    (tmp_path / "w.txt").write_text("0.5 -0.3\n0.1\n")
+    (tmp_path / "w.txt").write_text("\ufeff0.5 -0.3\n0.1\n", encoding="utf-8")
     np.save(tmp_path / "w.npy", np.array([0.5, -0.3, 0.1]))
     want = quantities(x.astype(np.float32))
     for columns, w in (("a,b", tmp_path / "w.txt"), ("2,1", tmp_path / "w.npy")):
@@ -112,7 +112,16 @@ def test_columns_quantities_and_weights_are_chosen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "asked", "got"), [("f8", None, "f8"), ("f8", "float32", "f4"), ("i4", None, "f4"), ("f2", None, "f2")]
+    ("given", "asked", "got"),
+    [
+        ("f8", None, "f8"),
+        ("f8", "float32", "f4"),
+        ("i4", None, "f4"),
+        ("u8", None, "f4"),
+        ("?", None, "f4"),
+        ("f2", None, "f2"),
+        ("g", None, "f8"),
+    ],
 )
 def test_the_dtype_of_the_rows_is_kept_or_the_one_asked_for_is_taken(given, asked, got, tmp_path):
     import jax
@@ -155,6 +164,7 @@ def test_a_csv_without_names_and_an_arrow_stream_are_read(tmp_path):
 BAD_CELLS = [
     ("csv", "", "it is missing"),
     ("csv", "abc", 'it is "abc"'),
+    ("csv", "1_000", 'it is "1_000"'),
     ("csv", "nan", "it is nan"),
     ("csv", "-inf", "it is -inf"),
     ("csv", "1e300", "it is 1e+300, too large for float32"),
@@ -224,6 +234,17 @@ def broken(tmp_path):
     np.save(tmp_path / "flat.npy", np.ones(4))
     np.save(tmp_path / "objects.npy", np.array([[{}]], object))
     (tmp_path / "rows.txt").write_text("1 2")
+    np.save(tmp_path / "complex.npy", x.astype(complex))
+    np.save(tmp_path / "text.npy", x.astype(str))
+    np.save(tmp_path / "vectors.npy", np.zeros(3, [("a", "f4", 2), ("b", "f4")]))
+    np.savez(tmp_path / "several.npz", x)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    pq.write_table(pa.table({"a": [[1.0]], "b": [1.0]}), tmp_path / "lists.parquet")
+    pq.write_table(pa.table([[1.0], [2.0]], names=["a", "a"]), tmp_path / "twice.parquet")
+    pq.write_table(pa.table({"a": x[:, 0], "b": x[:, 1]}), tmp_path / "flipped.parquet", write_page_checksum=True)
+    flipped = bytearray((tmp_path / "flipped.parquet").read_bytes())
+    flipped[len(flipped) // 3] ^= 1
+    (tmp_path / "flipped.parquet").write_bytes(flipped)
 
 
 BROKEN = {
@@ -240,6 +261,13 @@ BROKEN = {
     "none.npy": "has no rows; expected at least one",
     "flat.npy": "holds an array of shape (4,) and dtype float64; expected (rows, columns)",
     "objects.npy": "cannot be read as npy",
+    "several.npy": "cannot be read as npy",
+    "complex.npy": "column x0: it is of dtype complex128; expected real numbers",
+    "text.npy": "column x0: it is of dtype <U32; expected real numbers",
+    "vectors.npy": "column a: it is of dtype ('<f4', (2,)); expected real numbers",
+    "lists.parquet": "cannot be read as parquet: Unsupported cast from list",
+    "twice.parquet": "cannot be read as parquet",
+    "flipped.parquet": "cannot be read as parquet",
     "rows.txt": "expected a file that ends in .csv, .npy, .parquet, .arrow",
     "absent.npy": "there is no file",
 }
@@ -259,6 +287,9 @@ def test_a_file_that_cannot_be_read_is_one_line_of_error(name, tmp_path, capsys)
 
 WRONG = [
     (["-w", "1,2"], "there are 2 weights and 2 columns of inputs (x0, x1); expected 3 weights"),
+    (["-w", "complex.npy"], 'the weights in "complex.npy" cannot be read: Cannot cast array data'),
+    (["-w", "w" * 300], "File name too long"),
+    (["-w", W, "--processes", "2"], "--processes and --process are given without --coordinator; expected its host"),
     (["-w", "1,2,nan"], "weight 2 is not a finite float32; expected one"),
     (["-w", "1,two,3"], '-w is "1,two,3"; expected numbers with commas between them, as 0.5,-0.3,0.1, or a file'),
     (["-w", W, "--columns", "x0,c"], 'has no column "c"; expected one of x0, x1, or a number from 0 to 1'),
@@ -275,11 +306,51 @@ WRONG = [
 def test_what_cannot_be_done_is_one_line_of_error(arguments, text, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "rows.npy", inputs(10))
+    np.save(tmp_path / "complex.npy", np.array([1, 2, 3j]))
     assert run("rows.npy", *([] if "-o" in arguments else ["-o", "out.npy"]), *arguments) == 2
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1
-    assert os.listdir(tmp_path) == ["rows.npy"]
+    assert "--resume" not in error  # there is nothing to go on with
+    assert sorted(os.listdir(tmp_path)) == ["complex.npy", "rows.npy"]
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_blocks_larger_than_the_file_take_no_more_memory_than_it(ending, tmp_path):
+    rows, out = save(tmp_path / f"rows{ending}", inputs(10)), tmp_path / "out.npy"
+    assert run(rows, "-w", W, "-o", out, "--batch-size", 10**20) == 0
+    assert len(read(out)["f"]) == 10
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path):
+    rows = save(tmp_path / "rows.npy", inputs(1000))
+
+    def cut(done, total):
+        os.truncate(rows, rows.stat().st_size - 8 * 300) if not done else None
+
+    with pytest.raises(InputError, match=r"cannot be read as npy|had 1000 rows, and .* could be read; it changed"):
+        evaluate(plan(rows, W, batch_size=100), tmp_path / "out.npy", progress=cut)
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_more_processes_than_rows_are_an_error(tmp_path):
+    for ending in (".npy", ".csv"):
+        rows = save(tmp_path / f"rows{ending}", inputs(2))
+        with pytest.raises(InputError, match="has 2 rows for 3 processes; expected one for each at least"):
+            plan(rows, W, share=(0, 3))
+
+
+def test_bad_rows_are_counted_in_what_was_done_earlier_too(tmp_path, capsys, broken_off, monkeypatch):
+    x = inputs(1000)
+    x[[3, 200, 900]] = np.nan
+    rows, out = save(tmp_path / "rows.npy", x), tmp_path / "out.npy"
+    arguments = (rows, "-w", W, "-o", out, "--batch-size", 128, "--on-bad-row", "nan")
+    broken_off(5, KeyboardInterrupt())
+    assert run(*arguments) == 130
+    monkeypatch.undo()
+    assert run(*arguments, "--resume") == 0
+    assert "Bad rows: 3, the first: " in (text := capsys.readouterr().out)
+    assert "row 4, column x0: it is nan." in text
 
 
 def test_an_output_that_exists_is_kept_unless_it_may_be_written_over(tmp_path, capsys):
@@ -290,6 +361,24 @@ def test_an_output_that_exists_is_kept_unless_it_may_be_written_over(tmp_path, c
     assert out.read_text() == "mine"
     assert run(rows, "-w", W, "-o", out, "--overwrite") == 0
     assert len(read(out)["f"]) == 10
+
+
+def test_what_has_the_name_of_the_output_or_of_its_part_is_kept(tmp_path, capsys):
+    rows, out, part = save(tmp_path / "rows.npy", inputs(10)), tmp_path / "out.npy", tmp_path / "out.npy.part"
+    part.write_text("mine")
+    for resume in ([], ["--resume"]):
+        assert run(rows, "-w", W, "-o", out, *resume) == 2
+        assert "exists, and no log beside it says what it is; it was kept" in capsys.readouterr().err
+    assert part.read_text() == "mine"
+    part.unlink()
+    out.symlink_to("nowhere.npy")
+    assert run(rows, "-w", W, "-o", out) == 2
+    assert f'"{out}" exists, and was kept' in capsys.readouterr().err
+    out.unlink()
+    out.mkdir()
+    assert run(rows, "-w", W, "-o", out, "--overwrite") == 2
+    assert f'"{out}" is a folder; expected the name of a file' in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
 
 
 def test_an_output_that_comes_meanwhile_is_kept(tmp_path):
@@ -303,13 +392,13 @@ def test_an_output_that_comes_meanwhile_is_kept(tmp_path):
 def broken_off(monkeypatch):
     """Makes the writing of the n-th block fail."""
 
-    def at(block, error):
+    def at(broken, error):
         count = itertools.count()
 
-        def write(sink, part, columns, read, original=sys.modules["jaxgrad.evaluate"]._write):
-            if next(count) == block:
+        def write(sink, part, columns, block, original=sys.modules["jaxgrad.evaluate"]._write):
+            if next(count) == broken:
                 raise error
-            original(sink, part, columns, read)
+            original(sink, part, columns, block)
 
         monkeypatch.setattr("jaxgrad.evaluate._write", write)
 
@@ -360,7 +449,7 @@ def test_a_part_of_something_else_is_not_gone_on_with(tmp_path, capsys, broken_o
     os.utime(rows, (1, 1))
     assert run(rows, "-w", W, "-o", out, *resume) == 2
     assert "was made with time of rows" in capsys.readouterr().err
-    assert run(rows, "-w", W, "-o", out, "--overwrite") == 0
+    assert run(rows, "-w", W, "-o", out, "--overwrite", "--resume") == 0
     assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
 
 
@@ -385,6 +474,22 @@ def test_a_line_of_the_log_that_is_not_whole_is_not_believed(tmp_path, broken_of
     np.testing.assert_array_equal(read(out)["f"], quantities(inputs(1000))["f"])
 
 
+def test_broken_off_twice_what_was_not_believed_is_not_in_the_log(tmp_path, broken_off, monkeypatch):
+    rows, out = save(tmp_path / "rows.npy", inputs(1000)), tmp_path / "out.npy"
+    part, log = tmp_path / "out.npy.part", tmp_path / "out.npy.part.log"
+    broken_off(5, KeyboardInterrupt())
+    run(rows, "-w", W, "-o", out, "--batch-size", 128)
+    log.write_text(log.read_text()[:-5])  # half a line: four blocks are whole
+    os.truncate(part, part.stat().st_size - 128 * 48 - 1)  # and of the fourth the last byte is lost
+    monkeypatch.undo()
+    broken_off(1, KeyboardInterrupt())
+    run(rows, "-w", W, "-o", out, "--batch-size", 128, "--resume")
+    assert [json.loads(line)["read"] for line in log.read_text().splitlines()[1:]] == [128] * 4
+    monkeypatch.undo()
+    assert evaluate(plan(rows, W, batch_size=128), out, resume=True).resumed == 512
+    np.testing.assert_array_equal(read(out)["f"], quantities(inputs(1000))["f"])
+
+
 def test_resuming_what_is_whole_does_nothing(tmp_path, capsys):
     rows, out = save(tmp_path / "rows.npy", inputs(10)), tmp_path / "out.npy"
     assert run(rows, "-w", W, "-o", out, "--resume") == 0
@@ -393,6 +498,12 @@ def test_resuming_what_is_whole_does_nothing(tmp_path, capsys):
     assert run(rows, "-w", W, "-o", out, "--resume") == 0
     assert capsys.readouterr().out == f"{out} was whole already; nothing was done.\n"
     assert out.stat().st_mtime_ns == before
+    for other in (["--keep", "f"], ["--columns", "0", "-w", "1,2"]):
+        assert run(rows, "-w", W, "-o", out, "--resume", *other) == 2
+        assert f'"{out}" exists, and was kept' in capsys.readouterr().err
+    out.write_text("mine")
+    assert run(rows, "-w", W, "-o", out, "--resume") == 2
+    assert out.read_text() == "mine"
 
 
 def test_two_processes_do_not_write_one_output(tmp_path, capsys):

@@ -124,6 +124,7 @@ def test_options_end_as_options_do(argv, status, capsys):
     ("error", "status", "text"),
     [
         (RuntimeError("no device\nat all"), 2, "jaxgrad: JAX cannot compute it: no device at all\n"),
+        (MemoryError("17 GB"), 2, "jaxgrad: there is not enough memory: 17 GB\n"),
         (FloatingPointError("nan"), 2, "jaxgrad: JAX cannot compute it: nan\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
