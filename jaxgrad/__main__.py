@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jaxgrad import __version__, neuron, report
 from jaxgrad.check import check
 from jaxgrad.errors import InputError, JaxgradError
-from jaxgrad.evaluate import DTYPES, ON_BAD_ROW, Summary, evaluate, plan, share_of
+from jaxgrad.evaluate import Summary, evaluate, share_of
 from jaxgrad.ledger import ledger
 from jaxgrad.reference import load
+from jaxgrad.task import DTYPES, ON_BAD_ROW, plan
 
 AGREE, DIFFER, CANNOT, INTERRUPTED = 0, 1, 2, 130
 DONE = 0

@@ -19,7 +19,8 @@ import pytest
 
 from jaxgrad import InputError, batch, neuron, sinks, sources
 from jaxgrad.__main__ import main
-from jaxgrad.evaluate import evaluate, plan
+from jaxgrad.evaluate import evaluate
+from jaxgrad.task import plan
 
 W = "0.5,-0.3,0.1"
 NAMES = ["z", "k", "h", "f", "df/dz", "df/dk", "df/dh", "df/dw0", "df/dw1", "df/dw2", "df/dx0", "df/dx1"]
