@@ -112,6 +112,7 @@ class Batched:
             ahead.
 
         Example:
+          >>> import jax.numpy as jnp
           >>> rows = np.arange(10.0, dtype=np.float32)  # or np.load(path, mmap_mode="r")
           >>> calls = ((rows[start : start + 4],) for start in range(0, 10, 4))
           >>> [squares.sum().item() for squares in batch(jnp.square).stream(calls)]

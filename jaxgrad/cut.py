@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from jaxgrad import program
+from jaxgrad.find import operations, output_site, tagged
 from jaxgrad.locals import Wanted, dependence, derivatives
 from jaxgrad.naming import Source, argument_sources, free, size_of
+from jaxgrad.probed import run
+from jaxgrad.program import Program, trace
 from jaxgrad.retain import check_scalar
 from jaxgrad.segments import Kind, Piece, segments
+from jaxgrad.sites import Site, select
 
 JACOBIAN = 128  # a local derivative is kept between nodes of up to so many elements ...
 _ALL_JACOBIANS = 4_000_000  # ... or fewer, where all of them together would have more elements than this
@@ -33,8 +36,8 @@ class Plan:
       output_site: which of the sites is the output; None if none is.
     """
 
-    traced: program.Program
-    sites: tuple[program.Site, ...]
+    traced: Program
+    sites: tuple[Site, ...]
     by_operation: bool
     arguments: tuple[Source, ...]
     output: str
@@ -103,7 +106,7 @@ class Plan:
         return jax.jit(compute)
 
     def _whole(self, leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
-        result, _, (values, reached) = self.traced.run(self.sites, leaves, probes)
+        result, _, (values, reached) = run(self.traced, self.sites, leaves, probes)
         return result, ({i: site.present(values[i]) for i, site in enumerate(self.sites)}, reached)
 
     @cached_property
@@ -115,7 +118,7 @@ class Plan:
         """Every target, computed from the sources before it alone."""
         leaves, given = sources[: len(self.arguments)], sources[len(self.arguments) :]
         probes = {i: self.sites[i].raw(value) for i, value in zip(self.probed, given, strict=True)}
-        result, _, (values, _) = self.traced.run(self.sites, leaves, probes, cut=True)
+        result, _, (values, _) = run(self.traced, self.sites, leaves, probes, cut=True)
         computed = [self.sites[i].present(values[i]) for i in self.probed]
         return computed if self.output_site is not None else [*computed, result]
 
@@ -140,15 +143,16 @@ def plan_of(
         given = dict(zip(varied, varied_leaves, strict=True))
         return fun(*tree_unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(leaves)]), **kwargs), None
 
-    traced = program.trace(flat, [leaves[i] for i in varied])
+    traced = trace(flat, [leaves[i] for i in varied])
     check_scalar(traced.output)
-    by_operation = patterns is None and not any(site.by_tag for site in traced.sites)
-    sites = traced.operations() if by_operation else traced.select(patterns)
-    output_site = traced.output_site(sites)
+    found = tagged(traced)
+    by_operation = patterns is None and not any(site.by_tag for site in found)
+    sites = operations(traced) if by_operation else select(found, patterns)
+    at = output_site(traced, sites)
     taken = {site.name for site in sites}
-    output = sites[output_site].name if output_site is not None else free("output", taken, "result")
+    output = sites[at].name if at is not None else free("output", taken, "result")
     arguments = argument_sources(fun, args, varied, {*taken, output})
-    return Plan(traced, sites, by_operation, tuple(arguments), output, output_site)
+    return Plan(traced, sites, by_operation, tuple(arguments), output, at)
 
 
 def _small(sources: Sequence[Source], targets: Mapping[str, Any]) -> set[str]:

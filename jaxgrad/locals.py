@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.tree_util import tree_flatten, tree_map, tree_unflatten
 
-from jaxgrad import program
+from jaxgrad import flow
 from jaxgrad.naming import size_of
 from jaxgrad.segments import Kind
 
@@ -54,7 +54,7 @@ def dependence(kind: Kind, wanted: Wanted, inputs: Sequence[Any], outputs: Seque
     def links(inputs: Sequence[Any], cotangents: list[Any]) -> Any:
         return _pullback(kind, wanted, inputs)(cotangents)
 
-    found = program.dependence(links, list(inputs), list(outputs))
+    found = flow.dependence(links, list(inputs), list(outputs))
     return [{i - len(inputs) for i in on if i >= len(inputs)} for on in found]
 
 

@@ -162,7 +162,7 @@ def _wide_grads(planned: Plan, leaves: list[Any]) -> Any:
     wide = Wide(jnp.float64)
 
     def forward(leaves: list[Any], probes: dict[int, Any]) -> Any:
-        output, _, found = planned.program.run(planned.sites, leaves, probes, wide=wide)
+        output, _, found = planned.run(leaves, probes, wide=wide)
         return output, found
 
     output, vjp, (values, reached) = jax.vjp(forward, leaves, probes(planned, wide), has_aux=True)

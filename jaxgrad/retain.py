@@ -11,9 +11,14 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial, tree_flatten, tree_unflatten
 
-from jaxgrad import program
+from jaxgrad.control import Found, Probes
 from jaxgrad.errors import InputError, OutputError, TagError
+from jaxgrad.find import tagged
+from jaxgrad.probed import run
+from jaxgrad.program import Program, trace
 from jaxgrad.record import Record
+from jaxgrad.sites import Site, select
+from jaxgrad.wide import Wide
 
 
 def retain_grads(
@@ -126,11 +131,15 @@ class Plan(NamedTuple):
       aux: the auxiliary data's arrays -> the auxiliary data.
     """
 
-    program: program.Program
-    sites: Sequence[program.Site]
+    program: Program
+    sites: Sequence[Site]
     leaves: list[Any]
     arg_grads: Callable[[Sequence[Any]], tuple[Any, ...]]
     aux: Callable[[list[Any]], Any]
+
+    def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, Found]:
+        """Output, arrays of the auxiliary data, and what is found at the tags, on other leaves; see `probed.run`."""
+        return run(self.program, self.sites, leaves, probes, wide=wide)
 
     def present(self, by_site: Mapping[int, Any]) -> dict[str, Any]:
         """Name -> stacked value or gradient, its axes in order; None where there is none."""
@@ -170,7 +179,7 @@ def plan(
         return output, [leaf for leaf in aux_leaves if is_array(leaf)]
 
     varied_leaves = [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in (leaves[i] for i in varied)]
-    traced = program.trace(flat, varied_leaves)
+    traced = trace(flat, varied_leaves)
     if scalar:
         check_scalar(traced.output)
 
@@ -178,9 +187,8 @@ def plan(
         by_leaf = dict(zip(varied, bars, strict=True))
         return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
 
-    return Plan(
-        traced, traced.select(name_patterns(names)), varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux)
-    )
+    sites = select(tagged(traced), name_patterns(names))
+    return Plan(traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux))
 
 
 class _Retained(NamedTuple):
@@ -197,7 +205,7 @@ def _retain(planned: Plan) -> _Retained:
     sites = planned.sites
 
     def forward(leaves: list[Any], probes: dict[int, Any]) -> Any:
-        output, aux, found = planned.program.run(sites, leaves, probes)
+        output, aux, found = planned.run(leaves, probes)
         return output, (aux, found)
 
     probes = {i: site.probe() for i, site in enumerate(sites) if site.note is None}

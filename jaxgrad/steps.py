@@ -63,7 +63,7 @@ def by_steps(
 
 def _record(planned: Plan, leaves: list[Any], gradient: Callable[[Point], Any]) -> Record:
     zeros = probes(planned, Wide(jnp.float64))
-    run = jax.jit(lambda leaves: planned.program.run(planned.sites, leaves, {}, wide=Wide(jnp.float64)))
+    run = jax.jit(lambda leaves: planned.run(leaves, {}, wide=Wide(jnp.float64)))
     output, _, (values, reached) = jax.device_get(run(leaves))
     base, unravel = ravel_pytree((leaves, zeros))
     places, _ = ravel_pytree((leaves, {i: values[i] for i in zeros}))
@@ -96,7 +96,7 @@ def _stepper(planned: Plan, base: Any, unravel: Any) -> Callable[[np.ndarray[Any
             if wide.is_complex:
                 imaginary = unravel(jnp.zeros_like(base).at[index].add(jnp.imag(step)))
                 leaves, shifts = jax.tree.map(jax.lax.complex, moved, imaginary)
-            return planned.program.run(planned.sites, leaves, shifts, wide=wide)[0]
+            return planned.run(leaves, shifts, wide=wide)[0]
 
         return jax.vmap(output)(indices, steps)
 

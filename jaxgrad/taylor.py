@@ -53,7 +53,7 @@ def taylor_order(fun: Callable[..., Any], *args: Any, grads: Any = None, directi
         bars, given = _like(leaves, grads, "grads"), _like(leaves, direction, "direction")
         rng = np.random.default_rng(seed)
         dots = given or [rng.standard_normal(leaf.shape) * np.maximum(1, np.abs(leaf)) for leaf in leaves]
-        run = jax.jit(lambda leaves: planned.program.run((), leaves, {}, wide=Wide(jnp.float64))[0])
+        run = jax.jit(lambda leaves: planned.run(leaves, {}, wide=Wide(jnp.float64))[0])
         base = float(run(leaves))
         slope = sum(float(np.sum(bar * dot)) for bar, dot in zip(bars, dots, strict=True))
         moved = [float(run([leaf + s * dot for leaf, dot in zip(leaves, dots, strict=True)])) - base for s in _STEPS]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, event, given, settings
 from hypothesis import strategies as st
 from jax.extend.core import jaxpr_as_fun
-from programs import Block, Statement, cut_open, names, programs, run
+from programs import RULES, Block, Statement, cut_open, names, programs, run
 
 from jaxgrad import TagError, retain_grads, retain_vjp, tag
 
@@ -279,6 +279,60 @@ def test_a_tag_changes_nothing_but_where_it_is_retained(program, seed):
     assert np.array_equal(*(jax.jit(jax.grad(f))(*args) for f in (fun, plain)))
 
 
+def seconds(program, names, m):
+    """A number that depends on every gradient, as a function of the vector."""
+
+    def fun(x):
+        record = retain_grads(built(program), names=names)(x, m)
+        return sum(jnp.sum(jnp.sin(g)) for g in record.grads.values() if g is not None)
+
+    return fun
+
+
+def seconds_cut_open(opened, paths):
+    """The same of the program cut open at the tags."""
+
+    def fun(x):
+        bars, _ = jax.grad(opened.perturbed, argnums=1, has_aux=True)((x, opened.args[1]), opened.eps)
+        return sum(jnp.sum(jnp.sin(bars[path])) for path in paths if path in bars)
+
+    return fun
+
+
+def has_rule_in_loop(block, in_loop=False):
+    """Is there a function with a derivative rule of its own in a scan?
+
+    JAX itself may lose the rule where it differentiates a gradient through the scan: of a custom_jvp function in 0.10,
+    of a custom_vjp function that makes an array of constants in 0.10 and 0.12.
+    """
+    return any(
+        (s.kind in RULES and in_loop)
+        or any(has_rule_in_loop(inner, in_loop or s.kind in ("scan", "fori")) for inner in s.blocks)
+        for s in block.statements
+    )
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_a_second_derivative_with_a_rule_in_a_scan_is_that_of_jax(kind):
+    rule = Block(((3,),), (Statement("fold", (0,), shape=(3,), option=0),), (1,))
+    step = Block(((3,),), (Statement(kind, (0,), blocks=(rule,)), Statement("unary", (1,), name="sin")), (2,))
+    scan = {"n_carry": 1, "length": 2, "reverse": False, "unroll": 1}
+    statements = (
+        Statement("tag", (0,), name="z", shape=(3,)),
+        Statement("scan", (2,), blocks=(step,), option=scan),
+        Statement("fold", (3,), shape=()),
+    )
+    program, (x, m) = Block(((3,), (2, 3)), statements, (4,)), inputs(0)
+    assert has_rule_in_loop(program)
+    check(retain_grads(built(program))(x, m), Opened(program, (x, m)))
+
+    def by_jax(x):
+        z_bar = jax.grad(lambda eps: run(program, [x, m], lambda value, name: value + eps)[0])(jnp.zeros(3))
+        return jnp.sum(jnp.sin(z_bar))
+
+    assert close(jax.grad(seconds(program, ["z"], m))(x), jax.grad(by_jax)(x))
+
+
 @examples(3)
 @given(programs(size=2), seeds)
 def test_the_second_derivative_through_a_gradient_is_that_of_the_program_cut_open(program, seed):
@@ -287,17 +341,10 @@ def test_the_second_derivative_through_a_gradient_is_that_of_the_program_cut_ope
     record = retained(built(program), args, opened.points)
     retained_names = [n for n in record.names if np.shape(record.grads[n]) == opened.points[n].full_shape]
     assume(any(not opened.points[n].in_while for n in retained_names))
-
-    def seconds(x):  # a number that depends on every gradient
-        record = retain_grads(built(program), names=retained_names)(x, args[1])
-        return sum(jnp.sum(jnp.sin(g)) for g in record.grads.values() if g is not None)
-
-    def wanted(x):
-        bars, _ = jax.grad(opened.perturbed, argnums=1, has_aux=True)((x, args[1]), opened.eps)
-        paths = [opened.points[n].path for n in retained_names]
-        return sum(jnp.sum(jnp.sin(bars[path])) for path in paths if path in bars)
-
-    want = jax.grad(wanted)(args[0])
-    assert close(jax.grad(seconds)(args[0]), want)
+    assume(not has_rule_in_loop(program))
+    paths = [opened.points[n].path for n in retained_names]
+    want = jax.grad(seconds_cut_open(opened, paths))(args[0])
+    got = seconds(program, retained_names, args[1])
+    assert close(jax.grad(got)(args[0]), want)
     if "custom_vjp" not in repr(program):  # which JAX does not differentiate forward
-        assert close(jax.jacfwd(seconds)(args[0]), want)
+        assert close(jax.jacfwd(got)(args[0]), want)

@@ -1,0 +1,106 @@
+"""find: the named intermediates of a program, or its operations where it has no names."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxgrad import flow
+from jaxgrad.control import CONTROLS, Eqn, manual, unsupported
+from jaxgrad.program import Path, Program, inner, opened
+from jaxgrad.sites import Site, named
+from jaxgrad.tags import tag_p
+
+
+def tagged(program: Program) -> list[Site]:
+    """Every named intermediate of a program, in program order."""
+    states = flow.states(program)
+    found = _find(program.jaxpr, (), Site("", "", "", True, (), None), in_shard_map=False)
+    return [replace(site, state=states.get(site.path, "live")) for site in found]
+
+
+def operations(program: Program) -> tuple[Site, ...]:
+    """A site for each result of each operation that computes, named after it; calls of `jit` are looked into."""
+    return tuple(named(list(_operations(program.jaxpr, ()))))
+
+
+def output_site(program: Program, sites: Sequence[Site]) -> int | None:
+    """Which of the sites the output is, None if it is none of them."""
+    origin = _origin(program.jaxpr, program.jaxpr.outvars[0], ())
+    return next((i for i, site in enumerate(sites) if (site.path, site.result) == origin), None)
+
+
+def _find(jaxpr: Any, path: Path, around: Site, *, in_shard_map: bool) -> Iterator[Site]:
+    """The sites of a program in its order; `around` has what its surroundings impose on each."""
+    for i, eqn in enumerate(jaxpr.eqns):
+        here = (*path, i)
+        name = eqn.primitive.name
+        vmaps = _vmaps(eqn)
+        if eqn.primitive is tag_p or name == "name":
+            by_tag = eqn.primitive is tag_p
+            yield replace(
+                around,
+                given=eqn.params["name"],
+                name=eqn.params["name"],
+                where=eqn.params["where"] if by_tag else "",
+                by_tag=by_tag,
+                path=here,
+                aval=eqn.outvars[0].aval,
+                axes=eqn.params["axes"] if by_tag else (),
+                nest=vmaps,
+            )
+        for j, body in enumerate(_bodies(eqn)):
+            within = replace(
+                around,
+                unsupported=around.unsupported or unsupported(eqn, j, in_shard_map=in_shard_map),
+                in_branch=around.in_branch or (name in CONTROLS and CONTROLS[name].branches),
+                in_while=around.in_while or name == "while",
+                manual=around.manual | manual(eqn),
+            )
+            for site in _find(opened(body)[0], (*here, j), within, in_shard_map=in_shard_map or name == "shard_map"):
+                lead = CONTROLS[name].lead(eqn, site.aval) if name in CONTROLS else ()
+                yield replace(site, lead=lead + site.lead, nest=vmaps + ("lead",) * len(lead) + site.nest)
+
+
+def _vmaps(eqn: Eqn) -> tuple[str, ...]:
+    """A "vmap" for each vmap that the equation was traced under, inside the program it stands in."""
+    return tuple("vmap" for entry in eqn.source_info.name_stack.stack if _is_vmap(entry))
+
+
+def _is_vmap(entry: Any) -> bool:
+    return type(entry).__name__ == "Transform" and entry.name == "vmap"
+
+
+def _bodies(eqn: Eqn) -> Sequence[Any]:
+    control = CONTROLS.get(eqn.primitive.name)
+    return control.bodies(eqn) if control else inner(eqn)
+
+
+# Operations that move numbers and compute none: no step of a chain rule.
+_MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape", "squeeze", "expand_dims"}
+
+
+def _operations(jaxpr: Any, path: Path) -> Iterator[Site]:
+    """Every floating-point result of an operation, in program order; a jit's body stands in its place."""
+    for i, eqn in enumerate(jaxpr.eqns):
+        name, here = eqn.primitive.name, (*path, i)
+        if name == "jit":
+            yield from _operations(opened(eqn.params["jaxpr"])[0], (*here, 0))
+        elif name not in _MOVES:
+            for k, var in enumerate(eqn.outvars):
+                if jnp.issubdtype(var.aval.dtype, jnp.inexact):
+                    given = str(eqn.params.get("name", name)) if name.startswith("custom_") else name
+                    yield Site(given, given, "", True, here, var.aval, result=k)
+
+
+def _origin(jaxpr: Any, var: Any, path: Path) -> tuple[Path, int] | None:
+    """Where a variable is computed, calls of `jit` and `checkpoint` looked into; None for an argument or literal."""
+    for i, eqn in enumerate(jaxpr.eqns):
+        for k, result in enumerate(eqn.outvars):
+            if result is var:
+                if eqn.primitive.name not in ("jit", "remat2"):
+                    return (*path, i), k
+                body = opened(eqn.params["jaxpr"])[0]
+                return _origin(body, body.outvars[k], (*path, i, 0))
+    return None

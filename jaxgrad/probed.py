@@ -1,0 +1,185 @@
+"""probed: a program run with a probe at its sites, on its own numbers or on wide ones.
+
+The probe at a site is an argument that is added to the intermediate for derivatives only: the gradient with
+respect to the probe is the gradient with respect to the intermediate, and the values are those of the program
+without it, to the bit. Where the program is `cut` there, the probe is the value that what comes after is computed
+from, so that the program is one piece from each site to the next.
+"""
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgrad.control import CONTROLS, Body, Eqn, Found, Probes
+from jaxgrad.program import Path, Program, bind, inner, is_literal, opened
+from jaxgrad.sites import Site
+from jaxgrad.wide import Wide
+
+Join = Callable[[Any, Any], Any]  # (value, probe) -> what stands for the value from there on
+
+
+def run(
+    program: Program,
+    sites: Sequence[Site],
+    leaves: Sequence[Any],
+    probes: Probes,
+    *,
+    cut: bool = False,
+    wide: Wide | None = None,
+) -> tuple[Any, Any, Found]:
+    """Evaluates a program with a probe at the sites.
+
+    Args:
+      sites: from `sites.select` or `find.operations`.
+      leaves: the program's arguments.
+      probes: index into `sites` -> probe; a site without one gets no gradient.
+      cut: are the probes values, that what comes after their sites is computed from?
+      wide: numbers in which to evaluate it instead of its own; there the probes are added to the values too.
+
+    Returns:
+      output, aux, and index into `sites` -> value, index into `sites` -> was it reached.
+    """
+    inside: dict[Path, dict[int, Site]] = {}
+    for i, site in enumerate(sites):
+        for depth in range(1, len(site.path) + 1, 2):
+            inside.setdefault(site.path[:depth], {})[i] = site
+    join = operator.add if wide else _cut if cut else _probed
+    results, found = _Run(inside, join, wide).program(program.jaxpr, program.consts, leaves, probes, ())
+    output, aux = jax.tree.unflatten(jax.tree.structure((program.output, program.aux)), map(_array, results))
+    return output, aux, found
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How a program is evaluated, equation by equation.
+
+    Attributes:
+      inside: where an equation stands -> the sites at and within it.
+      join: what stands for a value that has a probe.
+      wide: the numbers, if they are not the program's own.
+    """
+
+    inside: dict[Path, dict[int, Site]]
+    join: Join
+    wide: Wide | None
+
+    def program(
+        self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], probes: Probes, path: Path
+    ) -> tuple[list[Any], Found]:
+        given = [*consts, *arguments]
+        if self.wide:
+            given = [self.wide.cast(value) for value in given]
+        env: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], given, strict=True))
+        values: dict[int, Any] = {}
+        reached: dict[int, Any] = {}
+        for i, eqn in enumerate(jaxpr.eqns):
+            operands = [self.read(env, atom) for atom in eqn.invars]
+            results, (new_values, new_reached) = self.equation(eqn, operands, probes, (*path, i))
+            values |= new_values
+            reached |= new_reached
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [self.read(env, atom) for atom in jaxpr.outvars], (values, reached)
+
+    def read(self, env: dict[Any, Any], atom: Any) -> Any:
+        if not is_literal(atom):
+            return env[atom]
+        # A constant of the program is what it was when rounded to the program's dtype.
+        return self.wide.cast(jnp.asarray(atom.val, atom.aval.dtype)) if self.wide else atom.val
+
+    def equation(self, eqn: Eqn, operands: Sequence[Any], probes: Probes, here: Path) -> tuple[Sequence[Any], Found]:
+        sites = self.inside.get(here, {})
+        at_it = any(site.path == here for site in sites.values())
+        if at_it:
+            return self.joined(list(operands if self.wide else bind(eqn, operands)), sites, probes)
+        if eqn.primitive.name in CONTROLS and (sites or self.wide):
+            own = {i: probes[i] for i in sites if i in probes}
+            avals = {i: site.aval for i, site in sites.items()}
+            return CONTROLS[eqn.primitive.name].rebuild(eqn, operands, self.bodies(eqn, here), own, avals)
+        return _bind_wide(eqn, operands, self.wide) if self.wide else bind(eqn, operands), ({}, {})
+
+    def joined(self, results: list[Any], sites: dict[int, Site], probes: Probes) -> tuple[list[Any], Found]:
+        """An equation's results, with the probes of the sites at it."""
+        values = {i: _array(results[site.result]) for i, site in sites.items()}
+        for i, site in sites.items():
+            if i in probes:
+                results[site.result] = self.join(values[i], probes[i])
+        return results, (values, {})
+
+    def bodies(self, eqn: Eqn, here: Path) -> list[Body]:
+        def body(j: int, jaxpr: Any) -> Body:
+            def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], Found]:
+                return self.program(*opened(jaxpr), operands, probes, (*here, j))
+
+            return run
+
+        return [body(j, jaxpr) for j, jaxpr in enumerate(CONTROLS[eqn.primitive.name].bodies(eqn))]
+
+
+def _array(result: Any) -> Any:
+    """A literal of the program as an array; any other result as it is."""
+    return result if isinstance(result, jax.Array) else jnp.asarray(result)
+
+
+def _bind_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
+    """An operation on wide numbers; one that depends on its dtype is done in that, and its results are cast."""
+    if eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+        return _custom_wide(eqn, operands, wide)
+    if wide.keeps_dtype(eqn) or inner(eqn):
+        operands = [wide.uncast(x, v.aval) for x, v in zip(operands, eqn.invars, strict=True)]
+        return [wide.cast(result) for result in bind(eqn, operands)]
+    with eqn.ctx.manager:
+        return wide.apply(eqn, operands)
+
+
+def _custom_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
+    """A function with a derivative rule of its own: its body, and its rule, each evaluated on wide numbers."""
+    body, *_ = inner(eqn)
+    smooth = [i for i, v in enumerate(eqn.invars) if jnp.issubdtype(v.aval.dtype, jnp.inexact)]
+
+    def at_smooth(values: Iterable[Any], others: Sequence[Any]) -> list[Any]:
+        """For each operand, its value if it is smooth, else what `others` has."""
+        given = dict(zip(smooth, values, strict=True))
+        return [given.get(i, other) for i, other in enumerate(others)]
+
+    def evaluate(jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
+        return _Run({}, operator.add, wide).program(*opened(jaxpr), operands, {}, ())[0]
+
+    @jax.custom_vjp
+    def call(*operands: Any) -> list[Any]:
+        return evaluate(body, operands)
+
+    def rule(operands: Sequence[Any], cotangents: Sequence[Any]) -> Any:
+        def of_smooth(*values: Any) -> Any:
+            return bind(eqn, at_smooth(values, operands))
+
+        _, pullback = jax.vjp(of_smooth, *(operands[i] for i in smooth))
+        return pullback(list(cotangents))
+
+    def backward(operands: Sequence[Any], cotangents: Sequence[Any]) -> tuple[Any, ...]:
+        shapes = [[jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in vs] for vs in (eqn.invars, eqn.outvars)]
+        bars = evaluate(jax.make_jaxpr(rule)(*shapes), [*operands, *cotangents])
+        return tuple(at_smooth(bars, [None] * len(operands)))
+
+    call.defvjp(lambda *operands: (call(*operands), operands), backward)
+    return call(*operands)
+
+
+@jax.custom_jvp
+def _probed(value: Any, probe: Any) -> Any:
+    """`value`, and for derivatives `value + probe`; a sum would turn -0.0 into 0.0, and cost one."""
+    return value
+
+
+@_probed.defjvp
+def _probed_jvp(primals: Any, tangents: Any) -> Any:
+    value_dot, probe_dot = tangents
+    return _probed(*primals), value_dot + probe_dot
+
+
+def _cut(value: Any, probe: Any) -> Any:
+    """The probe in place of the value: nothing flows back from here to what the value was made of."""
+    return probe

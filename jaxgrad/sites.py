@@ -1,0 +1,199 @@
+"""sites: the places in a program where an intermediate is named, and choosing among them by name."""
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from itertools import combinations
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxgrad.control import varying
+from jaxgrad.errors import TagError
+from jaxgrad.program import Path
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place in a program where an intermediate is named.
+
+    Attributes:
+      name: its name in the record, unique: "z", or "z[0]" where "z" is used more than once.
+      given: the name as given to `tag` or `checkpoint_name`.
+      where: file and line of the tag.
+      by_tag: named by `tag`, not by `checkpoint_name`.
+      path: where its equation stands.
+      result: which of the equation's results it is.
+      aval: type of the value where it stands.
+      lead: axes that the value gains on its way out: one for each scan, and for each shard_map it varies in.
+      axes: axes that vmap has added to the value where it stands, outermost first.
+      manual: mesh axes that shard_maps of the program around it make manual.
+      nest: what it stands in, outermost first: "lead" for each axis of `lead`, "vmap" for each vmap.
+      in_branch: is it unsure whether it is reached?
+      in_while: is it in a while_loop?
+      state: "live" if its result reaches the output; "bypassed" if only its operand does; "dead" if neither.
+      unsupported: why its gradient would be wrong here, None if it would not.
+    """
+
+    name: str
+    given: str
+    where: str
+    by_tag: bool
+    path: Path
+    aval: Any
+    result: int = 0
+    lead: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
+    manual: frozenset[str] = frozenset()
+    nest: tuple[str, ...] = ()
+    in_branch: bool = False
+    in_while: bool = False
+    state: str = "live"
+    unsupported: str | None = None
+
+    @property
+    def label(self) -> str:
+        kind = "tag" if self.by_tag else "checkpoint_name"
+        return f'{kind} "{self.name}" ({self.where})' if self.where else f'{kind} "{self.name}"'
+
+    @property
+    def note(self) -> str | None:
+        """Why there is no gradient; None if there is one."""
+        if not jnp.issubdtype(self.aval.dtype, jnp.inexact):
+            return f"{'float0' if self.aval.dtype == jax.dtypes.float0 else self.aval.dtype} has no gradient"
+        if self.in_while:
+            return "while_loop has no reverse mode: the last value, no gradient"
+        if self.state == "dead":
+            return "does not reach the output"
+        return None
+
+    def probe(self) -> jax.Array:
+        """Zeros like the stacked value, sharded as it is where the mesh makes shardings part of the type.
+
+        Where the program runs in a shard_map, they vary over its shards as the value does: a probe that is one for
+        all shards would have the sum of their gradients.
+        """
+        sharding = self.aval.sharding
+        shape = self.lead + self.aval.shape
+        if set(sharding.mesh.axis_types) != {AxisType.Explicit}:
+            zeros = jnp.zeros(shape, self.aval.dtype)
+            around = tuple(varying(self.aval) - self.manual)
+            return lax.pcast(zeros, around, to="varying") if around else zeros
+        spec = PartitionSpec(*[None] * len(self.lead), *sharding.spec)
+        return jnp.zeros(shape, self.aval.dtype, out_sharding=NamedSharding(sharding.mesh, spec))
+
+    @property
+    def layouts(self) -> set[tuple[int, ...]]:
+        """The orders in which the leading axes of the stacked value can stand, outermost first; one, if it is sure.
+
+        A vmap that does not batch the value adds no axis to it. JAX does not say which of them did, which matters
+        where there is a scan between them.
+        """
+        vmaps = [i for i, kind in enumerate(self.nest) if kind == "vmap"]
+        orders = set()
+        for batching in combinations(vmaps, len(self.axes)):
+            leads = iter(range(len(self.lead)))
+            batches = iter(len(self.lead) + axis for axis in self.axes)
+            kept = [i for i, kind in enumerate(self.nest) if kind == "lead" or i in batching]
+            orders.add(tuple(next(leads) if self.nest[i] == "lead" else next(batches) for i in kept))
+        return orders
+
+    def present(self, array: jax.Array) -> jax.Array:
+        """The stacked value or gradient, its leading axes in the order of what it stands in."""
+        (order,) = self.layouts
+        return jnp.moveaxis(array, order, range(len(order))) if order != tuple(range(len(order))) else array
+
+    def raw(self, array: jax.Array) -> jax.Array:
+        """What `present` was given."""
+        (order,) = self.layouts
+        return jnp.moveaxis(array, range(len(order)), order) if order != tuple(range(len(order))) else array
+
+
+def select(sites: Sequence[Site], names: Sequence[str] | None) -> tuple[Site, ...]:
+    """The sites that `names` asks for, named and checked: each has a right gradient, or none and says so.
+
+    Args:
+      sites: those of a program.
+      names: exact names or globs, with or without the number; None for all tags.
+
+    Raises:
+      TagError: there is nothing by such a name, or no tag at all; a tag is bypassed or cannot be followed.
+    """
+    chosen = tuple(_chosen(sites, names))
+    for site in chosen:
+        if refusal := _refusal(site):
+            raise TagError(f"{site.label} {refusal}")
+    return chosen
+
+
+def _refusal(site: Site) -> str | None:
+    """Why a site cannot be retained, and what to do; None if it can."""
+    if site.unsupported:
+        return f"{site.unsupported}, or leave it out by `names`."
+    if site.state == "bypassed":
+        return (
+            "is bypassed: its result does not reach the output but its input does, so its gradient would read a "
+            f'misleading 0. Write `{site.given} = tag({site.given}, "{site.given}")` and use the result.'
+        )
+    if not site.by_tag and "vmap" in site.nest:
+        return (
+            "is in a vmap, and does not keep which of its axes is the batch. Name it by `jaxgrad.tag`, or take vmap "
+            "outside: vmap(retain_grads(...))."
+        )
+    if len(site.layouts) != 1:
+        return (
+            "is in several vmaps and scans, and not batched by all of those vmaps, so the order of its leading axes "
+            "is unknown. Tag it outside of the vmap that does not batch it."
+        )
+    return None
+
+
+def _chosen(sites: Sequence[Site], names: Sequence[str] | None) -> Sequence[Site]:
+    """The sites that `names` asks for, without regard to whether they can be retained."""
+    if names is None:
+        tags = named([site for site in sites if site.by_tag])
+        if not tags:
+            raise TagError(
+                "the function has no tag, so there is nothing to retain. Name its intermediates, "
+                '`z = jaxgrad.tag(z, "z")`, or give `names` of its checkpoint_names, or names=() for none.'
+            )
+        return tags
+    every = named(sites)
+    matches = {pattern: [site for site in every if _matches(site, pattern)] for pattern in names}
+    for pattern, matched in matches.items():
+        if not matched:
+            raise TagError(_no_such_name(pattern, [site.name for site in every]))
+    return [site for site in every if any(site in matched for matched in matches.values())]
+
+
+def _matches(site: Site, pattern: str) -> bool:
+    return pattern in (site.name, site.given) or fnmatchcase(site.name, pattern) or fnmatchcase(site.given, pattern)
+
+
+def _no_such_name(pattern: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(pattern, known, n=1, cutoff=0)
+    hint = f' Did you mean "{near[0]}"? There are: {", ".join(known)}.' if near else " The function has no tag at all."
+    return f'`names` asks for "{pattern}", and nothing is tagged so.{hint}'
+
+
+def named(sites: Sequence[Site]) -> list[Site]:
+    """Gives each site a name of its own: its given name, numbered where that is used more than once."""
+    uses = Counter(site.given for site in sites)
+    numbers: Counter[str] = Counter()
+    named: dict[str, Site] = {}
+    for site in sites:
+        name = f"{site.given}[{numbers[site.given]}]" if uses[site.given] > 1 else site.given
+        numbers[site.given] += 1
+        if name in named:
+            other = named[name]
+            raise TagError(
+                f'two intermediates would be named "{name}": {other.label} and tag "{site.given}" ({site.where}). '
+                "Rename one of them."
+            )
+        named[name] = replace(site, name=name)
+    return list(named.values())
