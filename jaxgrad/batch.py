@@ -94,11 +94,11 @@ class Batched:
         """
         rows = read(args, self._in_axes)
         into_numpy = isinstance(next(iter(jax.tree.leaves(out)), None), np.ndarray)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in rows.leaves):
+        plan = None if any(isinstance(leaf, jax.core.Tracer) for leaf in rows.leaves) else self._plan(rows)
+        if plan is None or plan.block.traced:
             if into_numpy:
-                raise InputError("out is NumPy's and the rows are traced, they have no values yet; leave it out.")
+                raise InputError("out is NumPy's and what it is for is traced, it has no values yet; leave it out.")
             return jax.vmap(self._fun, self._in_axes)(*args)
-        plan = self._plan(rows)
         if into_numpy:
             plan.into(checked(out, plan.block, rows, rows.count, np.ndarray), rows)
             return out
@@ -126,7 +126,10 @@ class Batched:
         key = (rows.tree, rows.axes, shapes, settings)
         if key not in self._plans:
             block = blocks.plan(self._fun, self._in_axes, rows, self._batch_size)
-            self._plans[key] = _Plan(block, self._batch_size, self._mesh)
+            plan = _Plan(block, self._batch_size, self._mesh)
+            if block.traced:  # for this call only
+                return plan
+            self._plans[key] = plan
         return self._plans[key]
 
 

@@ -26,6 +26,7 @@ class Block:
     tree: Any  # the results' structure
     bytes_a_row: int  # of arguments and results
     size: int  # rows in a block
+    traced: bool  # the function closes over values that are traced
 
     def over(self, rows: int, count: Any, out: list[Any] | None, *leaves: Any) -> list[Any]:
         """The results for the first `count` of `rows`, written over `out`; for tracing.
@@ -60,11 +61,13 @@ def plan(fun: Callable[..., Any], in_axes: Any, rows: Rows, size: int | None) ->
         return jax.tree.leaves(jax.vmap(fun, in_axes)(*jax.tree.unflatten(rows.tree, leaves)))
 
     one_row = jax.tree.unflatten(rows.tree, rows.shapes(1))
-    results, tree = jax.tree.flatten(jax.eval_shape(jax.vmap(fun, in_axes), *one_row))
+    jaxpr, shapes = jax.make_jaxpr(jax.vmap(fun, in_axes), return_shape=True)(*one_row)
+    results, tree = jax.tree.flatten(shapes)
+    traced = any(isinstance(constant, jax.core.Tracer) for constant in jaxpr.consts)
     row = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in results)
     arguments = [leaf for leaf, axis in zip(rows.shapes(1), rows.axes, strict=True) if axis is not None]
     bytes_a_row = sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in (*arguments, *row))
-    return Block(block, rows.axes, row, tree, bytes_a_row, size or _in_cache(bytes_a_row))
+    return Block(block, rows.axes, row, tree, bytes_a_row, size or _in_cache(bytes_a_row), traced)
 
 
 def _in_cache(bytes_a_row: int) -> int:

@@ -185,6 +185,12 @@ def test_a_batched_function_can_be_traced():
     np.testing.assert_array_equal(slopes, jax.jit(jax.vmap(jax.grad(neuron.sigmoid)))(z))
 
 
+def test_a_function_that_closes_over_what_is_traced_can_be_batched():
+    x = np.arange(5.0, dtype=np.float32)
+    assert jax.grad(lambda w: batch(lambda x: w * x)(x).sum())(2.0) == 10
+    assert jax.jit(lambda w: batch(lambda x: w * x)(x).sum())(2.0) == 20
+
+
 def test_float64_is_kept_on_every_core():
     with jax.enable_x64(True):
         x = np.random.default_rng(0).standard_normal((900_000, 2))
@@ -358,7 +364,7 @@ def test_results_are_on_the_device_of_the_rows():
 
 
 def test_an_out_of_numpy_that_would_not_be_written_is_an_error():
-    with pytest.raises(InputError, match="out is NumPy's and the rows are traced"):
+    with pytest.raises(InputError, match="out is NumPy's and what it is for is traced"):
         jax.jit(lambda x: batch(jnp.exp)(x, out=np.zeros(3, np.float32)))(np.zeros(3, np.float32))
 
 
