@@ -164,7 +164,8 @@ def _number(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
 
 
 def _parquet(path: Path) -> Source:
-    file = pyarrow("pyarrow.parquet").ParquetFile(path, page_checksum_verification=True)  # of pages that have one
+    # No columns are read ahead as a whole, and pages that have a checksum are held to it.
+    file = pyarrow("pyarrow.parquet").ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
     schema = file.schema_arrow
     groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
 
