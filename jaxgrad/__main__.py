@@ -178,6 +178,8 @@ def _evaluate_share(arguments: argparse.Namespace, index: int, processes: int) -
     # Nothing has its name before all processes are done: JAX's farewell waits for all, or ends them.
     farewell = jax.distributed.shutdown if processes > 1 else lambda: None
     try:
+        if out.exists() and os.path.exists(arguments.w) and out.samefile(arguments.w):
+            raise InputError(f'"{out}" holds the weights; expected another file for the output.')
         task = plan(
             arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
             batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, share=(index, processes),

@@ -90,9 +90,6 @@ class Resumable:
     def end(self) -> None:
         self._file.close()
 
-    def fileno(self) -> int:
-        return self._file.fileno()
-
     def readable(self) -> bool:
         return False
 

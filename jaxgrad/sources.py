@@ -1,6 +1,7 @@
 """Sources: rows of numbers in a file, read block by block from any row on."""
 
 import csv
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,9 @@ def open_source(path: str | Path) -> Source:
     source: Source = readable(path, lambda: readers[path.suffix.lower()](path))
     if not source.names:
         raise InputError(f'"{path}" has no columns; expected one for each input.')
+    twice = next((name for name in source.names if source.names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f'"{path}" has two columns "{twice}"; expected a name for each.')
     if source.count == 0:
         raise InputError(f'"{path}" has no rows; expected at least one.')
     return source
@@ -71,8 +75,13 @@ def readable(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, LookupError, TypeError, NotImplementedError) as error:  # pyarrow's too
+    except _errors_of_files() as error:
         raise InputError(f'"{path}" cannot be read as {path.suffix[1:]}: {error}') from None
+
+
+def _errors_of_files() -> tuple[type[Exception], ...]:
+    loaded = sys.modules.get("pyarrow")
+    return OSError, ValueError, EOFError, *((loaded.ArrowException,) if loaded else ())
 
 
 def blocks(source: Source, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
@@ -308,9 +317,5 @@ def _csv_names(path: Path) -> tuple[tuple[str, ...], bool]:
         for cell in first:
             _float(cell)
     except ValueError:
-        names = tuple(cell.strip() for cell in first)
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f'"{path}" has two columns "{twice}"; expected a name for each.') from None
-        return names, True
+        return tuple(cell.strip() for cell in first), True
     return tuple(f"x{i}" for i in range(len(first))), False

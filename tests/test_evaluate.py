@@ -267,7 +267,7 @@ BROKEN = {
     "text.npy": "column x0: it is of dtype <U32; expected real numbers",
     "vectors.npy": "column a: it is of dtype ('<f4', (2,)); expected real numbers",
     "lists.parquet": "cannot be read as parquet: Unsupported cast from list",
-    "twice.parquet": "cannot be read as parquet",
+    "twice.parquet": 'has two columns "a"; expected a name for each',
     "flipped.parquet": "cannot be read as parquet",
     "rows.txt": "expected a file that ends in .csv, .npy, .parquet, .arrow",
     "absent.npy": "there is no file",
@@ -380,6 +380,14 @@ def test_what_has_the_name_of_the_output_or_of_its_part_is_kept(tmp_path, capsys
     assert run(rows, "-w", W, "-o", out, "--overwrite") == 2
     assert f'"{out}" is a folder; expected the name of a file' in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["out.npy", "rows.npy"]
+
+
+def test_an_output_that_holds_the_weights_is_kept(tmp_path, capsys):
+    rows, w = save(tmp_path / "rows.npy", inputs(10)), tmp_path / "w.npy"
+    np.save(w, np.array([0.5, -0.3, 0.1]))
+    assert run(rows, "-w", w, "-o", w, "--overwrite") == 2
+    assert f'"{w}" holds the weights; expected another file for the output.' in capsys.readouterr().err
+    assert np.load(w).tolist() == [0.5, -0.3, 0.1]
 
 
 def test_an_output_that_comes_meanwhile_is_kept(tmp_path):
