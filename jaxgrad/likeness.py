@@ -1,6 +1,6 @@
 """likeness: when two operations of traced programs are the same: equal in all but the numbers they are given."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -67,9 +67,10 @@ def _of(value: Any) -> Hashable:
 def _of_jaxpr(jaxpr: Any, consts: Sequence[Any]) -> Hashable:
     numbers: dict[Any, int] = {}
 
-    def defined(variables: Iterable[Any]) -> tuple[Hashable, ...]:
-        numbers.update((v, len(numbers) + i) for i, v in enumerate(list(variables)))
-        return tuple(of_aval(v.aval) for v in variables)
+    def defined(variables: Sequence[Any]) -> tuple[Hashable, ...]:
+        for variable in variables:
+            numbers[variable] = len(numbers)
+        return tuple(of_aval(variable.aval) for variable in variables)
 
     def read(atom: Any) -> Hashable:
         return ("literal", of_constant(atom.val), of_aval(atom.aval)) if hasattr(atom, "val") else numbers[atom]

@@ -138,3 +138,22 @@ def test_kinds_that_are_taken_for_equal_are_noticed(monkeypatch):
     wrong = ledger(network)(V * jnp.arange(4))
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(wrong.edges["u3", "x3"].local, found.edges["u3", "x3"].local)
+
+
+def test_branches_that_differ_in_which_operand_they_read_are_not_taken_for_equal():
+    def one(a, b, c):
+        product, total = a * b, a + b
+        return (product - c) * total
+
+    def two(a, b, c):
+        product, total = a * b, a + b
+        return (product - total) * c
+
+    def fun(a, b, c):
+        p = tag(lax.cond(a > 0, one, lambda a, b, c: a, a, b, c), "p")
+        return p * tag(lax.cond(a > 0, two, lambda a, b, c: a, a, b, c), "q")
+
+    found = ledger(fun)(2.0, 3.0, 5.0)
+    for name, branch in (("p", one), ("q", two)):
+        want = jax.grad(branch, argnums=(0, 1, 2))(2.0, 3.0, 5.0)
+        assert [found.edges[source, name].local for source in "abc"] == list(want)
