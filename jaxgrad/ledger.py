@@ -11,15 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten
 
+from jaxgrad._graph.draw.save import save
+from jaxgrad._graph.draw.svg import svg
+from jaxgrad._graph.explain import explain
+from jaxgrad._graph.grade import Answer, Grade, grade
+from jaxgrad._graph.graph import Edge, Graph, Node
+from jaxgrad._graph.summary import summary
 from jaxgrad.cut import Plan, plan_of
-from jaxgrad.draw import save
 from jaxgrad.errors import InputError
-from jaxgrad.explain import explain, summary
-from jaxgrad.grade import Answer, Grade, grade
-from jaxgrad.graph import Edge, Graph, Node
 from jaxgrad.reading import read_graph
 from jaxgrad.retain import differentiable, name_patterns
-from jaxgrad.svg import svg
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad.cut import Plan
-from jaxgrad.graph import Edge, Graph, Node
 from jaxgrad.locals import AS_THEY_ARE, OTHERS_AND_FALSE, OTHERS_AND_TRUE, Derivatives
 from jaxgrad.naming import Source, size_of
 

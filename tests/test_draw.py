@@ -17,14 +17,14 @@ import pytest
 from jax import lax
 
 from jaxgrad import InputError, ledger, neuron, tag
-from jaxgrad.draw import WRITERS, save
-from jaxgrad.export import dot, mermaid, to_json
-from jaxgrad.fold import MOST_BOXES
-from jaxgrad.graph import Edge, Graph, Node
-from jaxgrad.layout import LABEL_CHAR, layout
-from jaxgrad.page import html
-from jaxgrad.png import png
-from jaxgrad.svg import svg
+from jaxgrad._graph.draw.fold import MOST_BOXES
+from jaxgrad._graph.draw.html import html
+from jaxgrad._graph.draw.layout import LABEL_CHAR, layout
+from jaxgrad._graph.draw.png import png
+from jaxgrad._graph.draw.save import WRITERS, save
+from jaxgrad._graph.draw.svg import svg
+from jaxgrad._graph.draw.text import dot, mermaid, to_json
+from jaxgrad._graph.graph import Edge, Graph, Node
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</script><b>\"'&\\ [0]\x07\u2202%"

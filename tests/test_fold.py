@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxgrad.fold import MOST_BOXES, fold
-from jaxgrad.graph import Edge, Graph, Node
+from jaxgrad._graph.draw.fold import MOST_BOXES, fold
+from jaxgrad._graph.graph import Edge, Graph, Node
 
 
 def made(arguments, names, ends):

@@ -1,4 +1,4 @@
-"""grade: a learner's local derivatives against a graph's own, and what went wrong where one differs."""
+"""A learner's local derivatives against a graph's own, and what went wrong where one differs."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxgrad._graph.graph import Edge, Graph
+from jaxgrad._graph.numbers import number
 from jaxgrad.errors import InputError
-from jaxgrad.explain import number
-from jaxgrad.graph import Edge, Graph
 
 Answer = Callable[..., Any] | Any
 Mistake = tuple[str, Any]  # what it is, and what it makes of the true factor

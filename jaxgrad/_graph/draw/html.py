@@ -1,15 +1,15 @@
-"""page: a graph as one self-contained HTML page to step through."""
+"""A graph as one self-contained HTML page to step through."""
 
 import json
 from importlib.resources import files
 
 import numpy as np
 
-from jaxgrad.explain import explain, number
-from jaxgrad.export import factor
-from jaxgrad.graph import Graph
-from jaxgrad.layout import Arrow, Box, layout
-from jaxgrad.svg import attribute, svg_of, title_of
+from jaxgrad._graph.draw.layout import Arrow, Box, layout
+from jaxgrad._graph.draw.svg import attribute, svg_of, title_of
+from jaxgrad._graph.explain import explain
+from jaxgrad._graph.graph import Graph
+from jaxgrad._graph.numbers import factor, number
 
 
 def html(graph: Graph) -> str:
@@ -23,7 +23,7 @@ def html(graph: Graph) -> str:
         ],
         "edges": [_arrow_words(graph, arrow) for arrow in placed.arrows],
     }
-    page = (files("jaxgrad") / "page.html").read_text(encoding="utf-8")
+    page = (files("jaxgrad._graph.draw") / "page.html").read_text(encoding="utf-8")
     text = json.dumps(data).replace("<", "\\u003c")  # no text in it can end the script
     parts = {"@TITLE@": attribute(title_of(graph)), "@SVG@": svg_of(placed, graph), "@DATA@": text}
     before, *rest = page.split("@SVG@")

@@ -1,9 +1,10 @@
-"""svg: a placed graph as SVG, in light or dark as its viewer is."""
+"""A placed graph as SVG, in light or dark as its viewer is."""
 
 from html import escape
 
-from jaxgrad.graph import Graph
-from jaxgrad.layout import LABEL_CHAR, Arrow, Box, Layout, layout
+from jaxgrad._graph.draw.layout import LABEL_CHAR, Arrow, Box, Layout, layout
+from jaxgrad._graph.graph import Graph
+from jaxgrad._graph.numbers import printable
 
 _STYLE = """
 .graph { --bg: #ffffff; --fg: #111111; --soft: #555555; --accent: #0b4fb3; --fill: #f3f3f3; }
@@ -57,11 +58,6 @@ def title_of(graph: Graph) -> str:
 
 def attribute(text: str) -> str:
     return escape(printable(text), quote=True)
-
-
-def printable(text: str) -> str:
-    """Without what XML cannot hold."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _svg_box(box: Box, *, is_output: bool) -> str:

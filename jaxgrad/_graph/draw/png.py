@@ -1,12 +1,12 @@
-"""png: a graph as PNG, by matplotlib."""
+"""A graph as PNG, by matplotlib."""
 
 import io
 from typing import Any
 
+from jaxgrad._graph.draw.layout import Arrow, Box, layout
+from jaxgrad._graph.graph import Graph
+from jaxgrad._graph.numbers import printable
 from jaxgrad.errors import InputError
-from jaxgrad.graph import Graph
-from jaxgrad.layout import Arrow, Box, layout
-from jaxgrad.svg import printable
 
 
 def png(graph: Graph) -> bytes:

@@ -1,4 +1,4 @@
-"""fold: which nodes of a graph are drawn as one box, where there are too many to read: those that repeat."""
+"""Which nodes of a graph are drawn as one box, where there are too many to read: those that repeat."""
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxgrad.graph import Graph, Node
+from jaxgrad._graph.graph import Graph, Node
 
 MOST_BOXES = 40
 _FEWEST = 3  # times that something comes for it to be a repetition

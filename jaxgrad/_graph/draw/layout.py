@@ -1,4 +1,4 @@
-"""layout: where the boxes and arrows of a graph stand, and what is written on them."""
+"""Where the boxes and arrows of a graph stand, and what is written on them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
-from jaxgrad.explain import number
-from jaxgrad.fold import Group, fold
-from jaxgrad.graph import Edge, Graph, Node
-from jaxgrad.layers import across, layers, order, with_dummies
+from jaxgrad._graph.draw.fold import Group, fold
+from jaxgrad._graph.draw.layers import across, layers, order, with_dummies
+from jaxgrad._graph.graph import Edge, Graph, Node
+from jaxgrad._graph.numbers import number
 
 _FONT, LINE, _PAD, _MARGIN = 13, 19, 10, 24.0
 _CHAR = 0.61 * _FONT  # a monospaced character is so wide

@@ -1,19 +1,17 @@
 """The chain rule of one node in words: in symbols and in numbers, path by path."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgrad._graph.graph import Edge, Graph
+from jaxgrad._graph.numbers import number
 from jaxgrad.errors import InputError
-from jaxgrad.graph import Edge, Graph
 
 MOST_PATHS = 8
 MOST_FACTORS = 12
-MOST_ELEMENTS = 6
-_MOST_NODES = 200
 
 
 class _Style(NamedTuple):
@@ -213,29 +211,6 @@ class _Writer:
         return times.join(factors)
 
 
-def number(value: Any) -> str:
-    """A number to four digits; a small array's elements, a large one's shape and extent."""
-    if value is None:
-        return "(none)"
-    array = np.asarray(value)
-    if array.ndim == 0:
-        return _digits(array[()])
-    if array.size <= MOST_ELEMENTS and array.size:
-        return _nested(array)
-    shape = "x".join(map(str, array.shape)) + ("" if array.ndim > 1 else " values")
-    if not array.size or np.iscomplexobj(array):
-        return f"({shape})"
-    return f"({shape}, {_digits(array.min())} to {_digits(array.max())})"
-
-
-def _digits(value: Any) -> str:
-    return f"{complex(value):.4g}" if np.iscomplexobj(value) else f"{float(value):.4g}"
-
-
-def _nested(array: Any) -> str:
-    return _digits(array[()]) if array.ndim == 0 else "[" + " ".join(_nested(part) for part in array) + "]"
-
-
 def _exponent(text: str) -> str:
     mantissa, e, exponent = text.partition("e")
     return rf"{mantissa} \times 10^{{{int(exponent)}}}" if e and exponent.lstrip("+-").isdigit() else text
@@ -244,45 +219,3 @@ def _exponent(text: str) -> str:
 def _escaped(text: str) -> str:
     specials = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(specials.get(c, "\\" + c if c in "_#$%&{}" else c) for c in text)
-
-
-def summary(graph: Graph, *, width: int = 80) -> str:
-    """A graph as a table of its nodes, and the chain rule of its arguments, to print.
-
-    Args:
-      graph: values, gradients and local derivatives.
-      width: columns that it may take; only a name or number that is longer goes past them.
-
-    Returns:
-      Text of several lines, in ASCII but for the nodes' own names.
-    """
-    shown = list(graph.nodes.values())[:_MOST_NODES]
-    rows = [(node.name, number(node.value), "none" if node.grad is None else number(node.grad)) for node in shown]
-    heads = ("node", "value", f"d{graph.output}/dnode")
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(3)]
-    start = sum(widths) + 6
-    lines = ["  ".join(f"{head:<{w}}" for head, w in zip(heads, widths, strict=True)) + "  local derivatives"]
-    for node, row in zip(shown, rows, strict=True):
-        factors = [f"d{e.target}/d{e.source} = {number(e.local)}" for e in graph.into[node.name] if e.local is not None]
-        words = ", ".join(factor.replace(" ", "\0") for factor in factors[:MOST_FACTORS])
-        words += f", ... ({len(factors)} in all)" if len(factors) > MOST_FACTORS else ""
-        first, *more = _wrapped(" ".join(filter(None, [words, node.note])), max(24, width - start)) or [""]
-        cells = "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True))
-        lines += [f"{cells}  {first}".rstrip(), *(" " * start + line for line in more)]
-    if len(graph.nodes) > len(shown):
-        lines.append(f"... and {len(graph.nodes) - len(shown)} more nodes.")
-    arguments = [node.name for node in graph.nodes.values() if node.kind == "argument"]
-    lines += ["", "The chain rule"]
-    for name in arguments[:MOST_FACTORS]:
-        for line in explain(graph, name).splitlines():
-            indent = " " * (len(line) - len(line.lstrip()))
-            wrapped = _wrapped(line.strip(), width - len(indent) - 4)
-            lines += [indent + part if i == 0 else f"{indent}    {part}" for i, part in enumerate(wrapped)]
-    if len(arguments) > MOST_FACTORS:
-        lines.append(f"... and {len(arguments) - MOST_FACTORS} more arguments.")
-    return "\n".join(lines)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    lines = textwrap.wrap(text.replace("= ", "=\0"), width, break_long_words=False, break_on_hyphens=False)
-    return [line.replace("\0", " ") for line in lines]

@@ -1,4 +1,4 @@
-"""layers: a layered drawing of boxes and arrows: in which layer each box stands, and where in it.
+"""A layered drawing of boxes and arrows: in which layer each box stands, and where in it.
 
 Layers, dummy boxes where an arrow passes a layer, and barycentres to order each layer: Sugiyama, Tagawa and Toda,
 Methods for visual understanding of hierarchical system structures, 1981.

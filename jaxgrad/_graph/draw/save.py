@@ -1,16 +1,16 @@
-"""draw: a picture of a graph, written to a file in the format of its ending."""
+"""A picture of a graph, written to a file in the format of its ending."""
 
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from jaxgrad._graph.draw.html import html
+from jaxgrad._graph.draw.png import png
+from jaxgrad._graph.draw.svg import svg
+from jaxgrad._graph.draw.text import dot, mermaid, to_json
+from jaxgrad._graph.graph import Graph
 from jaxgrad.errors import InputError
-from jaxgrad.export import dot, mermaid, to_json
-from jaxgrad.graph import Graph
-from jaxgrad.page import html
-from jaxgrad.png import png
-from jaxgrad.svg import svg
 
 WRITERS: dict[str, Callable[[Graph], str | bytes]] = {
     ".svg": svg,

@@ -1,13 +1,12 @@
-"""export: a whole graph as text for other tools: DOT, Mermaid, JSON."""
+"""A whole graph as text for other tools: DOT, Mermaid, JSON."""
 
 import json
 from typing import Any
 
 import numpy as np
 
-from jaxgrad.explain import number
-from jaxgrad.graph import Graph
-from jaxgrad.svg import printable
+from jaxgrad._graph.graph import Graph
+from jaxgrad._graph.numbers import factor, number, printable
 
 
 def dot(graph: Graph) -> str:
@@ -32,10 +31,6 @@ def dot(graph: Graph) -> str:
 
 def _quoted(text: str) -> str:
     return printable(text).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def factor(local: Any) -> str:
-    return "not kept" if local is None else number(local)
 
 
 def mermaid(graph: Graph) -> str:
