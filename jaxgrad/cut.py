@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from jaxgrad.find import operations, output_site, tagged
+from jaxgrad._program.find_sites import operations, output_site, tagged
+from jaxgrad._program.interpreter import run
+from jaxgrad._program.jaxpr import Program, trace
+from jaxgrad._program.segments import Kind, Piece, segments
+from jaxgrad._program.sites import Site, select
 from jaxgrad.locals import Wanted, dependence, derivatives
 from jaxgrad.naming import Source, argument_sources, free, size_of
-from jaxgrad.probed import run
-from jaxgrad.program import Program, trace
 from jaxgrad.retain import check_scalar
-from jaxgrad.segments import Kind, Piece, segments
-from jaxgrad.sites import Site, select
 
 JACOBIAN = 128  # a local derivative is kept between nodes of up to so many elements ...
 _ALL_JACOBIANS = 4_000_000  # ... or fewer, where all of them together would have more elements than this

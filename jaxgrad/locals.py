@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.tree_util import tree_flatten, tree_map, tree_unflatten
 
-from jaxgrad import flow
+from jaxgrad._program import liveness
+from jaxgrad._program.segments import Kind
 from jaxgrad.naming import size_of
-from jaxgrad.segments import Kind
 
 _AT_ONCE = 1 << 24  # elements that one batch may hold
 _GOLDEN = 0.6180339887  # its multiples, modulo 1, are far from each other
@@ -54,7 +54,7 @@ def dependence(kind: Kind, wanted: Wanted, inputs: Sequence[Any], outputs: Seque
     def links(inputs: Sequence[Any], cotangents: list[Any]) -> Any:
         return _pullback(kind, wanted, inputs)(cotangents)
 
-    found = flow.dependence(links, list(inputs), list(outputs))
+    found = liveness.dependence(links, list(inputs), list(outputs))
     return [{i - len(inputs) for i in on if i >= len(inputs)} for on in found]
 
 

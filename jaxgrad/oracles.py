@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgrad._program.promotion import Wide
 from jaxgrad.entries import of_record
 from jaxgrad.errors import InputError
 from jaxgrad.float64 import filled, float64, probes, to_numpy
@@ -21,7 +22,6 @@ from jaxgrad.record import Record
 from jaxgrad.retain import Plan, plan
 from jaxgrad.rounding import roundoff
 from jaxgrad.steps import Names, Point, by_steps
-from jaxgrad.wide import Wide
 
 _DRAWS = 4  # of random roundings of the arguments
 

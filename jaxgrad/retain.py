@@ -11,14 +11,14 @@ import numpy as np
 from jax import lax
 from jax.tree_util import Partial, tree_flatten, tree_unflatten
 
-from jaxgrad.control import Found, Probes
+from jaxgrad._program.control_flow import Found, Probes
+from jaxgrad._program.find_sites import tagged
+from jaxgrad._program.interpreter import run
+from jaxgrad._program.jaxpr import Program, trace
+from jaxgrad._program.promotion import Wide
+from jaxgrad._program.sites import Site, select
 from jaxgrad.errors import InputError, OutputError, TagError
-from jaxgrad.find import tagged
-from jaxgrad.probed import run
-from jaxgrad.program import Program, trace
 from jaxgrad.record import Record
-from jaxgrad.sites import Site, select
-from jaxgrad.wide import Wide
 
 
 def retain_grads(
@@ -138,7 +138,7 @@ class Plan(NamedTuple):
     aux: Callable[[list[Any]], Any]
 
     def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, Found]:
-        """Output, arrays of the auxiliary data, and what is found at the tags, on other leaves; see `probed.run`."""
+        """Output, arrays of the auxiliary data, and what is found at the tags, on other leaves; see `interpreter.run`."""
         return run(self.program, self.sites, leaves, probes, wide=wide)
 
     def present(self, by_site: Mapping[int, Any]) -> dict[str, Any]:

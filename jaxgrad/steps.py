@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxgrad._program.promotion import Wide
 from jaxgrad.entries import of_record
 from jaxgrad.errors import InputError
 from jaxgrad.float64 import filled, float64, probes, to_numpy
 from jaxgrad.record import Record
 from jaxgrad.retain import Plan, plan
-from jaxgrad.wide import Wide
 
 Names = str | Iterable[str] | None
 _ROWS = 64  # points that are evaluated at once

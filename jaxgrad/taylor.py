@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgrad._program.promotion import Wide
 from jaxgrad.errors import InputError
 from jaxgrad.float64 import float64, to_numpy
 from jaxgrad.oracles import in_float64
 from jaxgrad.retain import plan
-from jaxgrad.wide import Wide
 
 Array = np.ndarray[Any, Any]
 

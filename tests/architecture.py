@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 EXTENSION_API = ("jax.extend", "jax.interpreters")
-MAY_USE_EXTENSION_API = {"tags.py", "program.py"}
+MAY_USE_EXTENSION_API = {"tags.py", "jaxpr.py"}
 MAY_PRINT = {"__main__.py"}
 MAY_BE_IMPORTED = {"jaxgrad", "jax", "jaxlib", "numpy"} | set(sys.stdlib_module_names)
 ONLY_WITH = {"pytest_plugin.py": {"pytest"}}  # loaded by what it imports, and by nothing else

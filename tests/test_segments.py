@@ -7,8 +7,9 @@ import pytest
 from jax import lax
 from jax.experimental import io_callback
 
-from jaxgrad import ledger, likeness, tag
-from jaxgrad.segments import segments
+from jaxgrad import ledger, tag
+from jaxgrad._program import fingerprint
+from jaxgrad._program.segments import segments
 
 V = jnp.linspace(-1.0, 2.0, 4)
 
@@ -116,8 +117,8 @@ def test_a_derivative_rule_of_its_own_makes_another_kind():
     [(0.0, -0.0), (1, True), (1, 1.0), (np.float32(0), np.float32(-0.0)), (np.zeros(2), -np.zeros(2)), ("1", 1)],
 )
 def test_constants_that_only_look_equal_are_not(a, b):
-    assert likeness.of_constant(a) != likeness.of_constant(b)
-    assert likeness.of_constant(a) == likeness.of_constant(a)
+    assert fingerprint.of_constant(a) != fingerprint.of_constant(b)
+    assert fingerprint.of_constant(a) == fingerprint.of_constant(a)
 
 
 def network(x):
@@ -134,7 +135,7 @@ def shares(found, name):
 def test_kinds_that_are_taken_for_equal_are_noticed(monkeypatch):
     found = ledger(network)(V)
     np.testing.assert_allclose(shares(found, "u3"), found.nodes["u3"].grad, rtol=1e-6)
-    monkeypatch.setattr(likeness, "of_operation", lambda eqn: eqn.primitive)
+    monkeypatch.setattr(fingerprint, "of_operation", lambda eqn: eqn.primitive)
     wrong = ledger(network)(V * jnp.arange(4))
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(wrong.edges["u3", "x3"].local, found.edges["u3", "x3"].local)

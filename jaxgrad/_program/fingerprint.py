@@ -1,4 +1,4 @@
-"""likeness: when two operations of traced programs are the same: equal in all but the numbers they are given."""
+"""When two operations of traced programs are the same: equal in all but the numbers they are given."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgrad.program import opened
+from jaxgrad._program.jaxpr import opened
 
 _SMALL = 64  # a constant of up to so many elements is told from others by its elements, a larger one by itself
 NAMES = ("tag", "name")  # operations whose parameters only name their operand

@@ -1,4 +1,4 @@
-"""probed: a program run with a probe at its sites, on its own numbers or on wide ones.
+"""A program run with a probe at its sites, on its own numbers or on wide ones.
 
 The probe at a site is an argument that is added to the intermediate for derivatives only: the gradient with
 respect to the probe is the gradient with respect to the intermediate, and the values are those of the program
@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgrad.control import CONTROLS, Body, Eqn, Found, Probes
-from jaxgrad.program import Path, Program, bind, inner, is_literal, opened
-from jaxgrad.sites import Site
-from jaxgrad.wide import Wide
+from jaxgrad._program.control_flow import CONTROLS, Body, Eqn, Found, Probes
+from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened
+from jaxgrad._program.promotion import Wide
+from jaxgrad._program.sites import Site
 
 Join = Callable[[Any, Any], Any]  # (value, probe) -> what stands for the value from there on
 
@@ -34,7 +34,7 @@ def run(
     """Evaluates a program with a probe at the sites.
 
     Args:
-      sites: from `sites.select` or `find.operations`.
+      sites: from `tagged` or `operations`.
       leaves: the program's arguments.
       probes: index into `sites` -> probe; a site without one gets no gradient.
       cut: are the probes values, that what comes after their sites is computed from?

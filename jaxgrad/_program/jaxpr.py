@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend.core import Literal, jaxprs_in_params
 
-from jaxgrad.control import Eqn
+from jaxgrad._program.control_flow import Eqn
 
 Path = tuple[int, ...]  # where an equation stands: its index, then body and index for each program inside a program
 

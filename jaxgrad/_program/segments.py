@@ -1,4 +1,4 @@
-"""segments: a program in pieces, one for each result; pieces that differ in their numbers alone are one kind.
+"""A program in pieces, one for each result; pieces that differ in their numbers alone are one kind.
 
 A network of 200 equal layers has 200 pieces of one kind: what is computed of a piece is compiled once.
 """
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxgrad import likeness
-from jaxgrad.program import bind, opened
+from jaxgrad._program import fingerprint
+from jaxgrad._program.jaxpr import bind, opened
 
 _LOOKED_INTO = ("jit", "remat2")  # for derivatives from node to node they are their bodies
 _RUN_ONCE = ("scan", "while", "cond", "shard_map")  # results that are computed by one of these are one piece
@@ -67,7 +67,7 @@ def segments(
     for operations, outputs in _slices(inlined.operations, results):
         run = _Slice(operations, [results[i] for i in outputs])
         piece = Piece(tuple(index[number] for number in run.inputs), outputs)
-        key = run.key, tuple(likeness.of_aval(avals[i]) for i in piece.inputs), apart(piece)
+        key = run.key, tuple(fingerprint.of_aval(avals[i]) for i in piece.inputs), apart(piece)
         kinds.setdefault(key, Kind(run, run.largest)).pieces.append(piece)
     return list(kinds.values()), list(inlined.constants.values())
 
@@ -87,7 +87,7 @@ class _Inlined:
         self.operations: list[_Operation] = []
         self.constants: dict[int, Any] = {}
         self._numbers = count(n_arguments)
-        self._number_of: dict[likeness.Same, int] = {}
+        self._number_of: dict[fingerprint.Same, int] = {}
 
     def add(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
         """Adds a program; returns its results."""
@@ -98,7 +98,7 @@ class _Inlined:
             results: Sequence[Any]
             if eqn.primitive.name in _LOOKED_INTO:
                 results = self.add(*opened(eqn.params["jaxpr"]), operands)
-            elif eqn.primitive.name in likeness.NAMES:
+            elif eqn.primitive.name in fingerprint.NAMES:
                 results = operands
             else:
                 results = tuple(next(self._numbers) for _ in eqn.outvars)
@@ -107,9 +107,9 @@ class _Inlined:
         return [_read(numbers, atom) for atom in jaxpr.outvars]
 
     def _constant(self, value: Any) -> int:
-        number = self._number_of.setdefault(likeness.Same(value), -1)
+        number = self._number_of.setdefault(fingerprint.Same(value), -1)
         if number == -1:
-            number = self._number_of[likeness.Same(value)] = next(self._numbers)
+            number = self._number_of[fingerprint.Same(value)] = next(self._numbers)
             self.constants[number] = value
         return number
 
@@ -155,7 +155,7 @@ class _Slice:
 
         def read(atom: Any) -> Hashable:
             if not isinstance(atom, int):
-                return likeness.of_constant(atom.val), likeness.of_aval(atom.aval)
+                return fingerprint.of_constant(atom.val), fingerprint.of_aval(atom.aval)
             if atom not in place:
                 place[atom] = ("input", len(self.inputs))
                 self.inputs.append(atom)
@@ -163,7 +163,7 @@ class _Slice:
 
         body = []
         for i, (eqn, operands, results) in enumerate(operations):
-            body.append((likeness.of_operation(eqn), tuple(map(read, operands))))
+            body.append((fingerprint.of_operation(eqn), tuple(map(read, operands))))
             place |= {number: (i, k) for k, number in enumerate(results)}
         self.key = tuple(body), tuple(map(read, outputs))
         self.largest = max([1, *(prod(v.aval.shape) for operation in operations for v in operation.eqn.outvars)])

@@ -1,4 +1,4 @@
-"""sites: the places in a program where an intermediate is named, and choosing among them by name."""
+"""The places in a program where an intermediate is named, and choosing among them by name."""
 
 import difflib
 from collections import Counter
@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxgrad.control import varying
+from jaxgrad._program.control_flow import varying
+from jaxgrad._program.jaxpr import Path
 from jaxgrad.errors import TagError
-from jaxgrad.program import Path
 
 
 @dataclass(frozen=True)

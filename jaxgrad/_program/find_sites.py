@@ -1,4 +1,4 @@
-"""find: the named intermediates of a program, or its operations where it has no names."""
+"""The named intermediates of a program, or its operations where it has no names."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -6,16 +6,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxgrad import flow
-from jaxgrad.control import CONTROLS, Eqn, manual, unsupported
-from jaxgrad.program import Path, Program, inner, opened
-from jaxgrad.sites import Site, named
+from jaxgrad._program import liveness
+from jaxgrad._program.control_flow import CONTROLS, Eqn, manual, unsupported
+from jaxgrad._program.jaxpr import Path, Program, inner, opened
+from jaxgrad._program.sites import Site, named
 from jaxgrad.tags import tag_p
 
 
 def tagged(program: Program) -> list[Site]:
     """Every named intermediate of a program, in program order."""
-    states = flow.states(program)
+    states = liveness.states(program)
     found = _find(program.jaxpr, (), Site("", "", "", True, (), None), in_shard_map=False)
     return [replace(site, state=states.get(site.path, "live")) for site in found]
 

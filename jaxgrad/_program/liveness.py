@@ -1,12 +1,12 @@
-"""flow: what reaches the output of a program: the state of each tag, and which arguments each result depends on."""
+"""What reaches the output of a program: the state of each tag, and which arguments each result depends on."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from jaxgrad.control import CONTROLS, Eqn, Flow, Live
-from jaxgrad.program import Path, Program, is_literal, opened, variables
+from jaxgrad._program.control_flow import CONTROLS, Eqn, Flow, Live
+from jaxgrad._program.jaxpr import Path, Program, is_literal, opened, variables
 from jaxgrad.tags import tag_p
 
 
