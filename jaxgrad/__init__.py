@@ -1,7 +1,7 @@
 """Backpropagation you can read, check and batch, in JAX."""
 
 from jaxgrad import neuron, reference
-from jaxgrad.batch import batch
+from jaxgrad._batch.batch import batch
 from jaxgrad.compare import compare
 from jaxgrad.comparison import Comparison
 from jaxgrad.errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError

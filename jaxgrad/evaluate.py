@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 
-from jaxgrad import host, neuron, sinks, sources
-from jaxgrad.batch import Batched, batch
+from jaxgrad import neuron, sinks, sources
+from jaxgrad._batch import threads
+from jaxgrad._batch.batch import Batched, batch
 from jaxgrad.errors import InputError
 from jaxgrad.part import Part, is_whole
 from jaxgrad.task import Task
@@ -114,7 +115,7 @@ def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None]
     results: list[Any] = [None, None]  # one block is computed while another is written, in memory that is used again
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:
-        for i, block in enumerate(host.ahead(_checked(task, task.start + earlier))):
+        for i, block in enumerate(threads.ahead(_checked(task, task.start + earlier))):
             # The first block is either full or all there is.
             x = block.padded(task.block) if read else block.x
             results[i % 2] = batched(x, task.weights, out=results[i % 2])

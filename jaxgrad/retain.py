@@ -138,7 +138,7 @@ class Plan(NamedTuple):
     aux: Callable[[list[Any]], Any]
 
     def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, Found]:
-        """Output, arrays of the auxiliary data, and what is found at the tags, on other leaves; see `interpreter.run`."""
+        """Output, arrays of the auxiliary data, and what the tags hold, on other leaves; see `interpreter.run`."""
         return run(self.program, self.sites, leaves, probes, wide=wide)
 
     def present(self, by_site: Mapping[int, Any]) -> dict[str, Any]:

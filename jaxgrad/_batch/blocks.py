@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgrad.rows import Rows
+from jaxgrad._batch.rows import Rows
 
 CACHE = 2 << 20  # bytes of a core's own cache, where it cannot be read
 FEWEST, MOST = 256, 8192  # rows of a block: fewer starve matrix products, more gain nothing

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgrad.blocks import Block
+from jaxgrad._batch.blocks import Block
+from jaxgrad._batch.rows import Rows
 from jaxgrad.errors import InputError
-from jaxgrad.rows import Rows
 
 
 def checked(out: Any, block: Block, rows: Rows, count: int, kind: type[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""batch: a function of one row over as many rows as there are.
+"""A function of one row over as many rows as there are.
 
 Two roads lead over the rows. From the host, blocks go through one compiled program, on every core, and their results
 are put into place in host memory: one compilation whatever the number of rows. On the devices, one program for that
@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxgrad import blocks, devices, host
+from jaxgrad._batch import blocks, devices, host, threads
+from jaxgrad._batch.out import checked
+from jaxgrad._batch.rows import Rows, empty, read
 from jaxgrad.errors import InputError
-from jaxgrad.reuse import checked
-from jaxgrad.rows import Rows, empty, read
 
 
 def batch(
@@ -118,7 +118,7 @@ class Batched:
           >>> [squares.sum().item() for squares in batch(jnp.square).stream(calls)]
           [14.0, 126.0, 145.0]
         """
-        return host.ahead(self(*args) for args in calls)
+        return threads.ahead(self(*args) for args in calls)
 
     def _plan(self, rows: Rows) -> "_Plan":
         shapes = tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in rows.shapes(1))

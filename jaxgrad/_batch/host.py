@@ -1,8 +1,6 @@
 """From the host: any number of rows through one compiled program, on every core, into host memory."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgrad.blocks import Block
-from jaxgrad.rows import Rows
+from jaxgrad._batch.blocks import Block
+from jaxgrad._batch.rows import Rows
+from jaxgrad._batch.threads import on_every_core
 
 CALL = 12 << 20  # bytes that a call from the host computes: milliseconds, of which its overhead is 0.1
 
@@ -55,7 +54,7 @@ class Program:
                 result[start : start + count] = part if part.dtype == result.dtype else part.view(result.dtype)
             self._free.append(memory)
 
-        _on_every_core(work, range(0, rows.count, size))
+        on_every_core(work, range(0, rows.count, size))
 
     def _memory(self) -> list[jax.Array]:
         # NumPy views no bfloat16 of JAX's: its bits are handed over.
@@ -66,53 +65,3 @@ class Program:
 def takes(dtype: Any) -> bool:
     """Whether NumPy can view results of this dtype in JAX's memory."""
     return dtype == jnp.bfloat16 or (not jnp.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).isbuiltin == 1)
-
-
-def ahead(items: Iterable[Any]) -> Iterator[Any]:
-    """The same items, the next one made while the last one is used."""
-    waiting, last = _with_settings(iter(items).__next__), object()
-
-    def coming() -> Any:
-        try:
-            return waiting()
-        except StopIteration:  # which a future cannot hold
-            return last
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(coming)
-        while (item := future.result()) is not last:
-            future = pool.submit(coming)
-            yield item
-
-
-def _on_every_core(work: Callable[[int], None], starts: range) -> None:
-    """Runs `work` for each start; the first error stops the rest."""
-    workers = min(len(starts), cores())
-    if workers < 2:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for _ in pool.map(_with_settings(work), starts):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _with_settings(work: Callable[..., Any]) -> Callable[..., Any]:
-    """`work` for another thread, where JAX would have its defaults for the settings that change results."""
-    x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-
-    def run(*args: Any) -> Any:
-        with jax.enable_x64(x64), jax.default_matmul_precision(precision):
-            return work(*args)
-
-    return run
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxgrad.blocks import Block
+from jaxgrad._batch.blocks import Block
+from jaxgrad._batch.rows import Rows
 from jaxgrad.errors import InputError
-from jaxgrad.rows import Rows
 
 Program = Callable[..., list[jax.Array]]
 
