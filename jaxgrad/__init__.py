@@ -2,15 +2,17 @@
 
 from jaxgrad import neuron, reference
 from jaxgrad._batch.batch import batch
-from jaxgrad.compare import compare
-from jaxgrad.comparison import Comparison
+from jaxgrad._compare.compare import compare
+from jaxgrad._compare.comparison import Comparison
+from jaxgrad._compare.oracles.complex_step import complex_step
+from jaxgrad._compare.oracles.finite_difference import finite_difference
+from jaxgrad._compare.oracles.in_float64 import in_float64
+from jaxgrad._compare.oracles.taylor import taylor_order
 from jaxgrad.errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad.ledger import Ledger, ledger
-from jaxgrad.oracles import complex_step, finite_difference, in_float64
 from jaxgrad.record import Record
 from jaxgrad.retain import retain_grads, retain_vjp
 from jaxgrad.tags import tag
-from jaxgrad.taylor import taylor_order
 
 __version__ = "0.1.0"
 

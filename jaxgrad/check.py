@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from jaxgrad import routes
-from jaxgrad.compare import compare
-from jaxgrad.comparison import Row
+from jaxgrad._compare.compare import compare
+from jaxgrad._compare.comparison import Row
 from jaxgrad.record import Record
 from jaxgrad.reference import Number, Table
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from jaxgrad import neuron
-from jaxgrad.comparison import Comparison, Pair, Row, differences
+from jaxgrad._compare.comparison import Comparison, Pair, Row, differences
+from jaxgrad._compare.tolerance import Tolerance
+from jaxgrad._compare.ulp import ulp_distance
 from jaxgrad.errors import InputError, TableError
 from jaxgrad.record import Record
 from jaxgrad.reference import Number, Table
-from jaxgrad.rounding import Tolerance
-from jaxgrad.ulp import ulp_distance
 
 
 def compare_numbers(got: Record, table: Table, tolerance: Tolerance) -> Comparison:

@@ -66,8 +66,8 @@ def jaxgrad_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
     used: set[Path] = set()
 
     def hold(record: "Record", name: str | None = None, *, seed: int | None = None, **tolerances: float) -> None:
-        from jaxgrad import kept
-        from jaxgrad.compare import compare
+        from jaxgrad._compare import snapshot
+        from jaxgrad._compare.compare import compare
 
         path = _path(request, name)
         if path in used:
@@ -83,10 +83,10 @@ def jaxgrad_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
                     "test once on your machine, look at the file, and commit it.",
                     pytrace=False,
                 )
-            kept.write(path, record, seed=seed, test=request.node.nodeid)
+            snapshot.write(path, record, seed=seed, test=request.node.nodeid)
             request.config.stash.setdefault(_RECORDED, []).append(str(path))
             return
-        reference = kept.read(path)
+        reference = snapshot.read(path)
         comparison = compare(record, reference, **tolerances)
         if not comparison.ok:
             causes = "\n".join(str(diagnosis) for diagnosis in comparison.diagnose())

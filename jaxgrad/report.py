@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxgrad import neuron, routes
+from jaxgrad._compare.comparison import Row
 from jaxgrad._graph.explain import explain
 from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad.check import Check
-from jaxgrad.comparison import Row
 from jaxgrad.reference import Number
 
 WIDTH = 80

@@ -25,7 +25,7 @@ from jaxgrad import (
     routes,
     tag,
 )
-from jaxgrad.ulp import ulp_distance
+from jaxgrad._compare.ulp import ulp_distance
 
 BITS = {name: jnp.finfo(name).bits for name in DTYPES}
 

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxgrad import InputError, Record, TableError, compare, kept, neuron, retain_grads, tag
+import jaxgrad
+from jaxgrad import InputError, Record, TableError, compare, neuron, retain_grads, tag
+from jaxgrad._compare import snapshot
 
 pytest_plugins = ["pytester"]
 
@@ -118,8 +120,8 @@ def test_two_records_of_one_test_need_names(session, pytester):
 def test_arrays_come_back_to_the_bit(name, tmp_path):
     values = {"a": np.asarray(jnp.arange(12).reshape(3, 4).astype(name)), "b": np.asarray(jnp.ones((), name))}
     record = Record(np.float32(1), ("a", "b"), values, {"a": values["a"], "b": None}, ())
-    kept.write(tmp_path / "r.toml", record)
-    found = kept.read(tmp_path / "r.toml")
+    snapshot.write(tmp_path / "r.toml", record)
+    found = snapshot.read(tmp_path / "r.toml")
     for key, want in (("a", values["a"]), ("b", values["b"]), ("a.grad", values["a"])):
         assert found.entries[key].array.dtype == want.dtype
         np.testing.assert_array_equal(found.entries[key].array, want)
@@ -142,8 +144,8 @@ def retained(x):
 def of_program(tmp_path):
     """The program's record, and it as it comes back from a file."""
     record, path = retained([1, 2, 3]), tmp_path / "r.toml"
-    kept.write(path, record)
-    return record, kept.read(path)
+    snapshot.write(path, record)
+    return record, snapshot.read(path)
 
 
 def test_a_record_comes_back_with_its_notes_its_branches_and_its_names(of_program):
@@ -187,7 +189,7 @@ def without_arrays(path):
     """As a hand might forge it: the digest is right, and arrays are missing."""
     np.savez(path.with_suffix(".toml.npz"), a0=np.float32([1]))
     content = tomllib.loads(path.read_text())
-    digest = kept._digest(content["provenance"], content["row"], path.with_suffix(".toml.npz").read_bytes())
+    digest = snapshot._digest(content["provenance"], content["row"], path.with_suffix(".toml.npz").read_bytes())
     edited(content["sha256"], digest)(path)
 
 
@@ -220,16 +222,16 @@ def without_the_last_row(path):
 )
 def test_a_reference_that_is_not_whole_is_an_error(harm, text, tmp_path):
     path = tmp_path / "r.toml"
-    kept.write(path, of_neuron())
+    snapshot.write(path, of_neuron())
     harm(path)
     with pytest.raises(TableError, match=f"^{re.escape(str(path))}: {text}"):
-        kept.read(path)
+        snapshot.read(path)
 
 
 @pytest.mark.parametrize("call", [(Path, "replace"), (os, "fsync")])
 def test_a_write_that_fails_leaves_the_old_files_and_no_others(call, tmp_path, monkeypatch):
     path = tmp_path / "r.toml"
-    kept.write(path, of_neuron())
+    snapshot.write(path, of_neuron())
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
 
     def full(*args):
@@ -237,13 +239,13 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_others(call, tmp_path, m
 
     monkeypatch.setattr(*call, full)
     with pytest.raises(OSError, match="No space left"):
-        kept.write(path, retained([1, 2, 3]))
+        snapshot.write(path, retained([1, 2, 3]))
     assert before == {file: file.read_bytes() for file in tmp_path.iterdir()}
 
 
 def test_an_empty_record_is_not_kept(tmp_path):
     with pytest.raises(InputError, match="the record is empty, so that anything would agree with it"):
-        kept.write(tmp_path / "r.toml", Record((), ("a",), {"a": None}, {"a": None}, ()))
+        snapshot.write(tmp_path / "r.toml", Record((), ("a",), {"a": None}, {"a": None}, ()))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,7 +258,7 @@ def test_the_wheel_makes_of_the_plugin_the_module_that_pytest_loads():
 
 
 def test_the_plugin_loads_without_jax():
-    source = Path(kept.__file__).with_name("pytest_plugin.py")
+    source = Path(jaxgrad.__file__).with_name("pytest_plugin.py")
     code = (
         f"import importlib.util, sys\nspec = importlib.util.spec_from_file_location('plugin', {str(source)!r})\n"
         "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxgrad._compare.entries import of_record
+from jaxgrad._compare.oracles.float64_call import filled, float64, probes, to_numpy
 from jaxgrad._program.promotion import Wide
-from jaxgrad.entries import of_record
 from jaxgrad.errors import InputError
-from jaxgrad.float64 import filled, float64, probes, to_numpy
 from jaxgrad.record import Record
 from jaxgrad.retain import Plan, plan
 

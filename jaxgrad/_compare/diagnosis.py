@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgrad.rounding import Tolerance, far, roundoff, worst
+from jaxgrad._compare.tolerance import Tolerance, far, roundoff, worst
 
 Array = np.ndarray[Any, Any]
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgrad._compare.oracles.float64_call import float64, to_numpy
+from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._program.promotion import Wide
 from jaxgrad.errors import InputError
-from jaxgrad.float64 import float64, to_numpy
-from jaxgrad.oracles import in_float64
 from jaxgrad.retain import plan
 
 Array = np.ndarray[Any, Any]

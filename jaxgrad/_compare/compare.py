@@ -7,20 +7,20 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgrad import rounding
-from jaxgrad.comparison import Comparison, Pair, Row, differences
-from jaxgrad.entries import Entries, Entry, label, of_mapping, of_record
+from jaxgrad._compare import tolerance as rounding
+from jaxgrad._compare.comparison import Comparison, Pair, Row, differences
+from jaxgrad._compare.entries import Entries, Entry, label, of_mapping, of_record
+from jaxgrad._compare.snapshot import Snapshot
+from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad.errors import InputError
-from jaxgrad.kept import Kept
 from jaxgrad.printed import compare_numbers
 from jaxgrad.record import Record
 from jaxgrad.reference import Table
-from jaxgrad.rounding import Tolerance
 
 
 def compare(
     got: Record,
-    want: Record | Table | Kept | Mapping[Any, Any],
+    want: Record | Table | Snapshot | Mapping[Any, Any],
     *,
     ulp: float | None = None,
     rtol: float | None = None,
@@ -30,8 +30,8 @@ def compare(
 
     Without tolerances an element $a$ may be $A u (|a| + s)$ off, what rounding can do: $u$ is the dtype's unit
     roundoff, $s$ the largest element of its row, $A$ grows with the root of the steps before it and of the longest
-    axis (see `jaxgrad.rounding`). A 0 beside another number differs, however small that is, and so does a NaN beside
-    a number. A printed number agrees where its digits do. An oracle's own uncertainty is allowed for.
+    axis. A 0 beside another number differs, however small that is, and so does a NaN beside a number. A printed
+    number agrees where its digits do. An oracle's own uncertainty is allowed for.
 
     Args:
       got: what was computed.
@@ -39,7 +39,7 @@ def compare(
         "z.grad" is a gradient, "output" the output; an argument goes by its position, 0 or "arg[0]['w']", as a
         tensor, or its gradient by "arg[0].grad". What a dict or a table has no gradient for is not compared; a tag of
         `got` that it has not is a difference, except for a table. Which branches were taken is compared, whatever
-        the tolerance, with a record that says so. A `Kept` is a record that `jaxgrad.kept` reads from a file.
+        the tolerance, with a record that says so. A `Snapshot` is a record read from a file.
       ulp: an element agrees within so many ULP ...
       rtol, atol: ... or within atol + rtol * abs(want). If any of the three is given, it replaces the default.
 
@@ -72,7 +72,7 @@ def compare(
         return compare_numbers(got, want, tolerance)
     if isinstance(want, Record):
         wanted = of_record(want)
-    elif isinstance(want, Kept):
+    elif isinstance(want, Snapshot):
         wanted = want.entries
     elif isinstance(want, Mapping):
         wanted = of_mapping(want)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgrad.entries import Entries, Entry, of_record
+from jaxgrad._compare.entries import Entries, Entry, of_record
 from jaxgrad.errors import InputError, TableError
 from jaxgrad.record import Record
 
@@ -25,7 +25,7 @@ _AGAIN = "Run pytest --jaxgrad-update to record it anew."
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class Snapshot:
     """A record read from a file, for `compare`: its entries, a gradient that was None among them; where it is from."""
 
     entries: Entries
@@ -52,7 +52,7 @@ def write(path: Path, record: Record, *, seed: int | None = None, test: str = ""
     _replace({_arrays_of(path): arrays, path: text.encode()})
 
 
-def read(path: Path) -> Kept:
+def read(path: Path) -> Snapshot:
     """Reads what `write` wrote.
 
     Raises:
@@ -74,7 +74,7 @@ def read(path: Path) -> Kept:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
         raise TableError(f"{path}: is no whole reference file: {error!r}. {_AGAIN}") from error
     where = ", ".join(f"{key} {value}" for key, value in provenance.items())
-    return Kept({entry.label: entry for entry in entries}, where)
+    return Snapshot({entry.label: entry for entry in entries}, where)
 
 
 def _arrays_of(path: Path) -> Path:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxgrad.diagnose import Diagnosis, diagnose
-from jaxgrad.entries import label
+from jaxgrad._compare.diagnosis import Diagnosis, diagnose
+from jaxgrad._compare.entries import label
+from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad.errors import DifferenceError
 from jaxgrad.reference import Number
-from jaxgrad.rounding import Tolerance
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgrad.ulp import ulp_distance
+from jaxgrad._compare.ulp import ulp_distance
 
 Array = np.ndarray[Any, Any]
 
