@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgrad import __version__, neuron, report
-from jaxgrad.check import check
+from jaxgrad import __version__, neuron
+from jaxgrad._document import report
+from jaxgrad._document.check import check
+from jaxgrad._document.load import load
 from jaxgrad.errors import InputError, JaxgradError
 from jaxgrad.evaluate import Summary, evaluate, share_of
 from jaxgrad.ledger import ledger
-from jaxgrad.reference import load
 from jaxgrad.task import DTYPES, ON_BAD_ROW, plan
 
 AGREE, DIFFER, CANNOT, INTERRUPTED = 0, 1, 2, 130

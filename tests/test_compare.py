@@ -13,19 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from jaxgrad import (
-    DifferenceError,
-    InputError,
-    Record,
-    TableError,
-    compare,
-    neuron,
-    reference,
-    retain_grads,
-    routes,
-    tag,
-)
+from jaxgrad import DifferenceError, InputError, Record, TableError, compare, neuron, reference, retain_grads, tag
 from jaxgrad._compare.ulp import ulp_distance
+from jaxgrad._document import routes
 
 BITS = {name: jnp.finfo(name).bits for name in DTYPES}
 

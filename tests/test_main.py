@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxgrad
-from jaxgrad import __main__, reference, report
+from jaxgrad import __main__, reference
 from jaxgrad.__main__ import main
-from jaxgrad.check import check
+from jaxgrad._document import report
+from jaxgrad._document.check import check
 
-SHIPPED = files("jaxgrad").joinpath("reference.toml").read_text(encoding="utf-8")
+SHIPPED = files("jaxgrad._document").joinpath("reference.toml").read_text(encoding="utf-8")
 PRINTED = list(re.finditer(r'(?<=printed = ")[^"]+', SHIPPED))
 ROOT = Path(jaxgrad.__file__).parents[1]
 

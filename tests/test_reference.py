@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxgrad import JaxgradError, TableError, reference
 
-SHIPPED = files("jaxgrad").joinpath("reference.toml").read_text(encoding="utf-8")
+SHIPPED = files("jaxgrad._document").joinpath("reference.toml").read_text(encoding="utf-8")
 KEYS = "dtype, function, number, rounded, title, w, x"
 ONE = '[[number]]\nlabel = "f:"\nquantity = "f"\nprinted = "0.5"\n'
 SMALL = 'title = "t"\nfunction = "neuron"\ndtype = "float32"\nx = [1.0]\nw = [0.5, 0.1]\nrounded = false\n'

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from document import PRINTED
 
-from jaxgrad import reference, report, routes
-from jaxgrad.check import check
+from jaxgrad import reference
+from jaxgrad._document import report, routes
+from jaxgrad._document.check import check
 
 
 @pytest.fixture(scope="module")

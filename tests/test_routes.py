@@ -6,7 +6,8 @@ import numpy as np
 import oracle
 import pytest
 
-from jaxgrad import compare, neuron, reference, routes
+from jaxgrad import compare, neuron, reference
+from jaxgrad._document import routes
 
 
 def batched(route):

@@ -8,19 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._compare import tolerance as rounding
-from jaxgrad._compare.comparison import Comparison, Pair, Row, differences
+from jaxgrad._compare.comparison import Comparison, Pair, Reference, Row, differences
 from jaxgrad._compare.entries import Entries, Entry, label, of_mapping, of_record
 from jaxgrad._compare.snapshot import Snapshot
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad.errors import InputError
-from jaxgrad.printed import compare_numbers
 from jaxgrad.record import Record
-from jaxgrad.reference import Table
 
 
 def compare(
     got: Record,
-    want: Record | Table | Snapshot | Mapping[Any, Any],
+    want: Record | Reference | Snapshot | Mapping[Any, Any],
     *,
     ulp: float | None = None,
     rtol: float | None = None,
@@ -68,8 +66,8 @@ def compare(
         if limit is not None and not limit >= 0:
             raise InputError(f"{name} is {limit}; expected a number that is not negative.")
     tolerance = Tolerance(0, ulp, rtol, atol)
-    if isinstance(want, Table):
-        return compare_numbers(got, want, tolerance)
+    if isinstance(want, Reference):
+        return want.compare_to(got, tolerance)
     if isinstance(want, Record):
         wanted = of_record(want)
     elif isinstance(want, Snapshot):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from jaxgrad._compare.diagnosis import Diagnosis, diagnose
 from jaxgrad._compare.entries import label
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad.errors import DifferenceError
-from jaxgrad.reference import Number
+from jaxgrad.record import Record
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Row:
       index: where the worst element stands in the array; () in a scalar.
       ok: whether they agree.
       why: where they don't, in what; where neither side has a number, why; else "".
-      number: the printed number, where it is one.
+      key: of a printed number, its place in its table, by which its pair is known; else "".
     """
 
     name: str
@@ -39,12 +39,12 @@ class Row:
     index: tuple[int, ...]
     ok: bool
     why: str = ""
-    number: Number | None = None
+    key: str = ""
 
     @property
     def label(self) -> str:
         """The name of a value, "name.grad" for a gradient, "name.reached" for a branch."""
-        return self.name if self.number else label(self.name, self.kind)
+        return self.name if self.key else label(self.name, self.kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class Comparison:
         return tuple(self._diagnosis(row) for row in self.rows if not row.ok)
 
     def _diagnosis(self, row: Row) -> Diagnosis:
-        pair = self.pairs.get(row.number.place if row.number else row.label)
+        pair = self.pairs.get(row.key or row.label)
         if pair is None:
             return Diagnosis(row.label, "not comparable", row.why, ())
         if row.kind == "reached":
@@ -112,6 +112,15 @@ class Comparison:
 
     def __str__(self) -> str:
         return "\n".join(_text(self.rows))
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """What knows by itself how a record compares with it, as a table of printed digits does."""
+
+    def compare_to(self, got: Record, tolerance: Tolerance) -> Comparison:
+        """The rows of the comparison, in the reference's own order."""
+        ...
 
 
 def differences(a: Any, b: Any) -> tuple[float, float]:

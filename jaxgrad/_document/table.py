@@ -1,9 +1,9 @@
-"""Printed numbers: whether a computed value is one that the printed digits stand for."""
+"""Reference tables: numbers that somebody printed, with what each of them is, and whether a record has them."""
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import replace
-from decimal import Context, Decimal
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,36 +12,88 @@ from jaxgrad import neuron
 from jaxgrad._compare.comparison import Comparison, Pair, Row, differences
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._compare.ulp import ulp_distance
+from jaxgrad._document.digits import interval, same_digits
 from jaxgrad.errors import InputError, TableError
 from jaxgrad.record import Record
-from jaxgrad.reference import Number, Table
 
 
-def compare_numbers(got: Record, table: Table, tolerance: Tolerance) -> Comparison:
-    """Compares a record of the neuron with the printed numbers of a table, in the table's order.
+@dataclass(frozen=True)
+class Number:
+    """One printed number.
 
-    Where the table's digits were printed in full, a value agrees when it prints the same digits, as Python prints
-    it or as NumPy does. Where they were rounded, it agrees within half a unit of the last printed digit. A tolerance
-    of the user's replaces both.
-
-    Raises:
-      TableError: the record is not of the neuron, of another number of inputs, or of a batch; the table has a
-        quantity that the neuron has not.
-      InputError: the record is not in the table's dtype.
+    Attributes:
+      label: the text before the number, as printed.
+      quantity: what the number really is: "z", "df/dw0", "dh/dk", ...
+      printed: its digits, as printed.
+      part, cell: where it stands in the document, None where the table does not say.
+      claims: the quantity that the label names, where that is another one than `quantity`; else None.
     """
-    _check_record(got, table)
-    with np.errstate(all="ignore"):  # as IEEE arithmetic has it
-        columns = neuron.columns(got)
-    rows = tuple(_printed(number, columns, table) for number in table.numbers)
-    if not tolerance.is_default:
-        rows = tuple(_within(row, tolerance) for row in rows)
-    pairs = {number.place: _pair(number, columns, table) for number in table.numbers}
-    return Comparison(rows, pairs)
+
+    label: str
+    quantity: str
+    printed: str
+    part: int | None = None
+    cell: int | None = None
+    claims: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it stands and what it is, for messages."""
+        where = [f"{name} {at}" for name, at in (("part", self.part), ("cell", self.cell)) if at is not None]
+        return ", ".join([*where, f'"{self.label}" ({self.quantity} = {self.printed})'])
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Printed numbers of one function at one input.
+
+    Attributes:
+      title: what it is a table of.
+      function: the function that the numbers are of; "neuron".
+      x: inputs, shape (n,), of the dtype that the numbers were computed in.
+      w: weights with the bias last, shape (n+1,), of x's dtype.
+      rounded: True where the digits were rounded ("0.73" is any value from 0.725 to 0.735), False where they
+        were printed in full, so that a value must print the same digits to agree.
+      numbers: the numbers in the order in which they were printed.
+    """
+
+    title: str
+    function: str
+    x: np.ndarray[Any, Any]
+    w: np.ndarray[Any, Any]
+    rounded: bool
+    numbers: tuple[Number, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.x.dtype
+        return dtype
+
+    def compare_to(self, got: Record, tolerance: Tolerance) -> Comparison:
+        """Compares a record of the neuron with the printed numbers, in their order.
+
+        Where the digits were printed in full, a value agrees when it prints the same digits, as Python prints it or as
+        NumPy does. Where they were rounded, it agrees within half a unit of the last printed digit. A tolerance of the
+        user's replaces both.
+
+        Raises:
+          TableError: the record is not of the neuron, of another number of inputs, or of a batch; the table has a
+            quantity that the neuron has not.
+          InputError: the record is not in the table's dtype.
+        """
+        _check_record(got, self)
+        with np.errstate(all="ignore"):  # as IEEE arithmetic has it
+            columns = neuron.columns(got)
+        rows = tuple(_printed(number, columns, self) for number in self.numbers)
+        if not tolerance.is_default:
+            rows = tuple(_within(row, tolerance) for row in rows)
+        pairs = {number.place: _pair(number, columns, self) for number in self.numbers}
+        return Comparison(rows, pairs)
 
 
 def _pair(number: Number, columns: Mapping[str, Any], table: Table) -> Pair:
     """The computed and the printed number, and how far one may be off the other."""
-    low, high = _interval(number, rounded=table.rounded)
+    low, high = interval(number.printed, rounded=table.rounded)
     half = (high - low) / 2 if np.isfinite(high) and np.isfinite(low) else 0.0
     with np.errstate(over="ignore"):
         want = np.asarray(float(Decimal(number.printed))).astype(table.dtype)
@@ -91,7 +143,7 @@ def _printed(number: Number, columns: Mapping[str, Any], table: Table) -> Row:
             f"one dtype. Compute the record of x and w in {table.dtype}."
         )
     value = float(got)
-    low, high = _interval(number, rounded=table.rounded)
+    low, high = interval(number.printed, rounded=table.rounded)
     # In this order a NaN among the bounds is kept, and a NaN that was computed is not: it is no number's neighbour.
     nearest = np.float64(min(high, max(low, value)))
     with np.errstate(all="ignore"):  # digits beyond the dtype's range stand for its infinity
@@ -101,22 +153,7 @@ def _printed(number: Number, columns: Mapping[str, Any], table: Table) -> Row:
     if table.rounded:
         ok = low <= value <= high or (np.isnan(low) and np.isnan(value))
     else:
-        ok = any(_same_digits(text, number.printed) for text in (repr(value), str(got)))
+        ok = any(same_digits(text, number.printed) for text in (repr(value), str(got)))
     kind = "gradient" if "/" in number.quantity else "value"
     why = "" if ok else f"printed {number.printed}"
-    return Row(number.quantity, kind, got, want, absolute, relative, ulp, (), bool(ok), why, number)
-
-
-def _interval(number: Number, *, rounded: bool) -> tuple[float, float]:
-    """The least and the greatest value that the printed digits stand for."""
-    printed = Decimal(number.printed)
-    if not rounded or not printed.is_finite():
-        return float(printed), float(printed)
-    half = Decimal((0, (5,), int(printed.as_tuple().exponent) - 1))
-    exact = Context(prec=len(printed.as_tuple().digits) + 2, traps=[])  # no trap: what overflows becomes infinite
-    return float(exact.subtract(printed, half)), float(exact.add(printed, half))
-
-
-def _same_digits(text: str, printed: str) -> bool:
-    a, b = Decimal(text), Decimal(printed)
-    return a == b or (a.is_nan() and b.is_nan())
+    return Row(number.quantity, kind, got, want, absolute, relative, ulp, (), bool(ok), why, number.place)

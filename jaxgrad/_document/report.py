@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxgrad import neuron, routes
+from jaxgrad import neuron
 from jaxgrad._compare.comparison import Row
+from jaxgrad._document import routes
+from jaxgrad._document.check import Check
+from jaxgrad._document.table import Number
 from jaxgrad._graph.explain import explain
 from jaxgrad._graph.graph import Edge, Graph, Node
-from jaxgrad.check import Check
-from jaxgrad.reference import Number
 
 WIDTH = 80
 Found = Mapping[tuple[str, str], Row]

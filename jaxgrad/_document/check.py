@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgrad import routes
 from jaxgrad._compare.compare import compare
 from jaxgrad._compare.comparison import Row
+from jaxgrad._document import routes
+from jaxgrad._document.table import Number, Table
 from jaxgrad.record import Record
-from jaxgrad.reference import Number, Table
 
 # The rows of the batch are these multiples of the table's input; the first is the input itself.
 _MULTIPLES = (1, 0, -1, 4, 16, -16)
