@@ -49,8 +49,8 @@ CORES = len(os.sched_getaffinity(0))
 jax.config.update("jax_num_cpu_devices", CORES)
 
 from jaxgrad import batch, neuron, retain_grads  # noqa: E402
-from jaxgrad.evaluate import evaluate  # noqa: E402
-from jaxgrad.task import plan  # noqa: E402
+from jaxgrad._evaluate.evaluate import evaluate  # noqa: E402
+from jaxgrad._evaluate.task import plan  # noqa: E402
 
 W = np.array([0.5, -0.3, 0.1], np.float32)
 NAMES = ("z", "k", "h", "f", "df/dz", "df/dk", "df/dw0", "df/dw1", "df/dx0", "df/dx1")

@@ -5,7 +5,7 @@
 Prints a JSON line for each (dtype, contender, quantity), then a table. The contenders are `neuron.sigmoid` and
 `neuron.backprop`, the document's chain by autodiff, `jax.nn.sigmoid` and, where PyTorch is installed, `torch.sigmoid`
 with autograd; all are jitted, on one thread a worker. Errors are in units in the last place of the true value wherever
-that is a normal number of the dtype. The truth is `tests/sigmoid_oracle.py`'s.
+that is a normal number of the dtype. The truth is `tests/helpers/sigmoid_oracle.py`'s.
 """
 
 import argparse
@@ -32,7 +32,7 @@ import numpy as np
 from jaxgrad import neuron
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from sigmoid_oracle import QUANTITIES, Floats, is_false_zero, patterns, truth, truth_by_mpmath, ulp_error
+from helpers.sigmoid_oracle import QUANTITIES, Floats, is_false_zero, patterns, truth, truth_by_mpmath, ulp_error
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 PIECE = 1 << 16  # floats at a time: what a core's cache holds

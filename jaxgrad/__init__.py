@@ -8,11 +8,11 @@ from jaxgrad._compare.oracles.complex_step import complex_step
 from jaxgrad._compare.oracles.finite_difference import finite_difference
 from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._compare.oracles.taylor import taylor_order
-from jaxgrad.errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
-from jaxgrad.ledger import Ledger, ledger
-from jaxgrad.record import Record
-from jaxgrad.retain import retain_grads, retain_vjp
-from jaxgrad.tags import tag
+from jaxgrad._errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
+from jaxgrad._ledger.ledger import Ledger, ledger
+from jaxgrad._names.tag import tag
+from jaxgrad._record import Record
+from jaxgrad._retain.retain import retain_grads, retain_vjp
 
 __version__ = "0.1.0"
 

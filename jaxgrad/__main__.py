@@ -7,19 +7,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxgrad import __version__, neuron
+from jaxgrad import neuron
+from jaxgrad._cli import numbers, parser, with_values
 from jaxgrad._document import report
 from jaxgrad._document.check import check
 from jaxgrad._document.load import load
-from jaxgrad.errors import InputError, JaxgradError
-from jaxgrad.evaluate import Summary, evaluate, share_of
-from jaxgrad.ledger import ledger
-from jaxgrad.task import DTYPES, ON_BAD_ROW, plan
+from jaxgrad._errors import InputError, JaxgradError
+from jaxgrad._evaluate.evaluate import Summary, evaluate, share_of
+from jaxgrad._evaluate.task import plan
+from jaxgrad._ledger.ledger import ledger
 
 AGREE, DIFFER, CANNOT, INTERRUPTED = 0, 1, 2, 130
 DONE = 0
@@ -27,7 +26,7 @@ DONE = 0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status: 0 agree, 1 differ, 2 cannot, 130 interrupted."""
-    arguments = _parser().parse_args(_with_values(sys.argv[1:] if argv is None else argv))
+    arguments = parser().parse_args(with_values(sys.argv[1:] if argv is None else argv))
     return _status(lambda: _run(arguments))
 
 
@@ -59,85 +58,8 @@ def _status(run: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jaxgrad",
-        description="Checks the neuron's values and gradients, by every route, against a table of printed numbers.",
-        epilog="Exit status: 0 all agree, 1 some differ, 2 it cannot be checked.",
-    )
-    parser.add_argument("--table", metavar="FILE", help="a table in TOML (default: the document's 25 numbers)")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--version", action="version", version=f"jaxgrad {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    explain = commands.add_parser(
-        "explain",
-        help="write out the chain rule of the neuron at one input",
-        description="Writes out the neuron's chain rule at one input: values, gradients and local derivatives.",
-        epilog="Exit status: 0 done, 2 it cannot be done.",
-    )
-    explain.add_argument("-x", metavar="NUMBERS", required=True, help="inputs, as 1,2")
-    explain.add_argument("-w", metavar="NUMBERS", required=True, help="weights, the bias last, as 0.5,-0.3,0.1")
-    explain.add_argument("-o", "--output", metavar="FILE", help="draw it too: .svg .png .dot .mmd .html or .json")
-    _add_evaluate(commands)
-    check_ = commands.add_parser(
-        "check",
-        help="check a table of your own: the same as --table FILE",
-        description="Checks the neuron's values and gradients, by every route, against a table of your own.",
-        epilog="Exit status: 0 all agree, 1 some differ, 2 it cannot be checked.",
-    )
-    check_.add_argument("table", metavar="TABLE", help="a table in TOML, as the package's reference.toml")
-    # Without a default of its own, so that the option may stand before the command too.
-    check_.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print the report as JSON")
-    return parser
-
-
-def _add_evaluate(commands: Any) -> None:
-    parser = commands.add_parser(
-        "evaluate",
-        help="compute all values and gradients for each row of a file",
-        description="Computes the neuron's values and gradients for each row of a file: z, k, h, f, df/dz, df/dk, "
-        "df/dh, df/dw0, ..., df/dx0, ..., a column each.",
-        epilog="Until it is whole, OUT is called OUT.part. Exit status: 0 done, 2 it cannot be done, 130 interrupted.",
-    )
-    parser.add_argument("rows", metavar="ROWS", help="a .csv, .npy, .parquet or .arrow file, a column for each input")
-    parser.add_argument("-w", metavar="W", required=True, help="weights, the bias last: 0.5,-0.3,0.1 or a file of them")
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="a .npy, .parquet, .arrow or .csv file")
-    parser.add_argument(
-        "--columns", metavar="NAMES", type=_list, help="the inputs' columns, as a,b or 0,1 (default: all)"
-    )
-    parser.add_argument("--keep", metavar="NAMES", type=_list, help="quantities to write, as f,df/dw* (default: all)")
-    parser.add_argument("--dtype", choices=DTYPES, help="compute in it (default: the rows', float32 for text)")
-    parser.add_argument("--batch-size", metavar="N", type=int, help="rows at a time")
-    bad_row = "what to do with a row where a number is missing, infinite, NaN or none (default: error)"
-    parser.add_argument("--on-bad-row", choices=ON_BAD_ROW, default="error", help=bad_row)
-    several = parser.add_argument_group("over several processes", "each writes OUT-00000-of-00002 and so on, its rows")
-    several.add_argument(
-        "--distributed", action="store_true", help="as Slurm, MPI, Kubernetes or a TPU pod starts them"
-    )
-    several.add_argument("--coordinator", metavar="ADDRESS", help="host:port of the first process, where nothing does")
-    several.add_argument("--processes", metavar="N", type=int, help="how many there are")
-    several.add_argument("--process", metavar="I", type=int, help="which of them this is, from 0")
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier run was broken off")
-    parser.add_argument("--overwrite", action="store_true", help="write over OUT if it exists")
-
-
-def _list(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
-
-
-def _with_values(argv: Sequence[str]) -> list[str]:
-    """The arguments with `-w -1,2` as `-w-1,2`: argparse would take the numbers for an option."""
-    joined: list[str] = []
-    for argument in argv:
-        if joined and joined[-1] in ("-x", "-w") and argument[:1] == "-" and argument[1:2] in set("0123456789.in"):
-            joined[-1] += argument
-        else:
-            joined.append(argument)
-    return joined
-
-
 def _explain(x: str, w: str, path: str | None) -> int:
-    found = ledger(neuron.forward)(_numbers("-x", x), _numbers("-w", w))
+    found = ledger(neuron.forward)(numbers("-x", x), numbers("-w", w))
     written = ""
     if path is not None:
         found.save(path)
@@ -230,13 +152,6 @@ def _progress() -> Iterator[Callable[[int, int | None], None]]:
             bar.update(done - bar.n)
 
         yield show
-
-
-def _numbers(option: str, text: str) -> jax.Array:
-    try:
-        return jnp.array([float(number) for number in text.split(",")], jnp.float32)
-    except ValueError:
-        raise InputError(f'{option} is "{text}"; expected numbers with commas between them, as 1,2.') from None
 
 
 def _report(path: str | None, *, as_json: bool) -> int:

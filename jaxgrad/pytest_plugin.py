@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from jaxgrad.record import Record
+    from jaxgrad._record import Record
 
 _RECORDED = pytest.StashKey[list[str]]()
 

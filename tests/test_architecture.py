@@ -3,15 +3,15 @@
 import re
 from pathlib import Path
 
-import architecture
 import pytest
-from architecture import RULES
 
 import jaxgrad
+from helpers import architecture
+from helpers.architecture import RULES
 
 PACKAGE = Path(jaxgrad.__file__).parent
 INIT = '"""A package."""\n\nfrom pkg.a import f\n\n__version__ = "1"\n\n__all__ = ["__version__", "f"]\n'
-CYCLE, SRC, EXTENSION, PRINTS, IMPORTS, PUBLIC = RULES
+CYCLE, FLOOR, EQUATIONS, SRC, EXTENSION, PRINTS, IMPORTS, PUBLIC = RULES
 
 
 @pytest.fixture
@@ -22,14 +22,18 @@ def plant(tmp_path):
         package = tmp_path / "pkg"
         package.mkdir()
         for name, text in {"__init__": INIT, "a": "import jax\n\ndef f():\n    return jax.numpy\n", **files}.items():
-            (package / f"{name}.py").write_text(text, encoding="utf-8")
+            path = package / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
         return package
 
     return planted
 
 
 @pytest.fixture(autouse=True)
-def pkg_may_import_itself(monkeypatch):
+def pkg_may_import_itself_and_has_floors(monkeypatch):
+    floors = architecture.FLOORS
+    monkeypatch.setattr(architecture, "FLOORS", (*floors[:3], {"b", "c"}, {"a"}, *floors[3:]))
     monkeypatch.setattr(architecture, "MAY_BE_IMPORTED", architecture.MAY_BE_IMPORTED | {"pkg"})
 
 
@@ -46,7 +50,8 @@ def test_the_top_level_holds_what_belongs_there():
 def test_a_sound_tree_breaks_no_rule(rule, plant):
     package = plant(
         __main__="import sys\nfrom pkg import a\nprint(a)\nsys.exit(0)\n",
-        tags="from jax.extend import core\nfrom jax.interpreters import ad\nfrom pkg import a\n",
+        **{"_names/tag": "from jax.extend import core\nfrom jax.interpreters import ad\nprint_ = core.primitive\n"},
+        **{"_program/jaxpr": "def g(eqn):\n    return eqn.params, eqn.primitive, eqn.eqns\n"},
         b='"""Not jax._src, not jax.extend."""\nfrom pkg.a import f\ndef g(lines):\n    lines.extend(f())\n',
         c="def plot():\n    import matplotlib\n",
     )
@@ -61,6 +66,30 @@ def test_a_sound_tree_breaks_no_rule(rule, plant):
         (CYCLE, {"a": "from . import b", "b": "from .a import f"}, "a <- b <- a|b <- a <- b"),
         (CYCLE, {"a": "from pkg import f"}, "a <- __init__ <- a|__init__ <- a <- __init__"),
         (CYCLE, {"a": "import pkg.a"}, "a <- a"),
+        (CYCLE, {"_a/b": "from pkg._a import c", "_a/c": "from pkg._a.b import f"}, r"_a\.. <- _a\.. <- _a\.."),
+        (CYCLE, {"_a/b": "from .c import f", "_a/c": "from .b import f"}, r"_a\.. <- _a\.. <- _a\.."),
+        (CYCLE, {"_a/b": "from ..c import f", "c": "from pkg._a.b import f"}, r"_a\.b <- c <- _a\.b|c <- _a\.b <- c"),
+        (
+            FLOOR,
+            {"_program/c": "", "_names/b": "from pkg._program.c import f"},
+            r"_names\.b:1: imports _program\.c, .*",
+        ),
+        (
+            FLOOR,
+            {"_names/c": "", "_graph/b": "def f():\n    from pkg._names import c"},
+            r"_graph\.b:2: imports _names\.c, .*",
+        ),
+        (FLOOR, {"_names/c": "", "_graph/b": "from .._names.c import f"}, r"_graph\.b:1: imports _names\.c, .*"),
+        (FLOOR, {"_errors": "from pkg import f"}, "_errors:1: imports __init__, which is not below _errors"),
+        (FLOOR, {"shed/b": "x = 1"}, "shed is on no floor"),
+        *[
+            (EQUATIONS, {where: text}, rf"{where}\.py:1: reads \.{attribute}")
+            for where, text, attribute in [
+                ("b", "f = lambda jaxpr: jaxpr.eqns", "eqns"),
+                ("_names/watch", "f = lambda eqn: eqn.primitive", "primitive"),
+                ("_retain/b", "f = lambda eqn: eqn.params", "params"),
+            ]
+        ],
         *[
             (SRC, {"b": text}, r"b\.py:\d: uses (jax\._src|_src)")
             for text in [

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxgrad._batch import blocks, devices, host, threads
 from jaxgrad._batch.out import checked
 from jaxgrad._batch.rows import Rows, empty, read
-from jaxgrad.errors import InputError
+from jaxgrad._errors import InputError
 
 
 def batch(

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgrad._batch.blocks import Block
 from jaxgrad._batch.rows import Rows
-from jaxgrad.errors import InputError
+from jaxgrad._errors import InputError
 
 Program = Callable[..., list[jax.Array]]
 

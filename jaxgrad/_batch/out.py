@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxgrad._batch.blocks import Block
 from jaxgrad._batch.rows import Rows
-from jaxgrad.errors import InputError
+from jaxgrad._errors import InputError
 
 
 def checked(out: Any, block: Block, rows: Rows, count: int, kind: type[Any]) -> list[Any]:

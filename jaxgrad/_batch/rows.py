@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxgrad.errors import InputError
+from jaxgrad._errors import InputError
 
 ALIGNMENT = 64  # bytes: JAX takes over host memory that is aligned so without a copy
 

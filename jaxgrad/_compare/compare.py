@@ -12,8 +12,8 @@ from jaxgrad._compare.comparison import Comparison, Pair, Reference, Row, differ
 from jaxgrad._compare.entries import Entries, Entry, label, of_mapping, of_record
 from jaxgrad._compare.snapshot import Snapshot
 from jaxgrad._compare.tolerance import Tolerance
-from jaxgrad.errors import InputError
-from jaxgrad.record import Record
+from jaxgrad._errors import InputError
+from jaxgrad._record import Record
 
 
 def compare(

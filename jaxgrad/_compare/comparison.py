@@ -9,8 +9,8 @@ import numpy as np
 from jaxgrad._compare.diagnosis import Diagnosis, diagnose
 from jaxgrad._compare.entries import label
 from jaxgrad._compare.tolerance import Tolerance
-from jaxgrad.errors import DifferenceError
-from jaxgrad.record import Record
+from jaxgrad._errors import DifferenceError
+from jaxgrad._record import Record
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxgrad.errors import InputError
-from jaxgrad.record import Record
+from jaxgrad._errors import InputError
+from jaxgrad._record import Record
 
 
 @dataclass(frozen=True, eq=False)

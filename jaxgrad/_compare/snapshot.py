@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._compare.entries import Entries, Entry, of_record
-from jaxgrad.errors import InputError, TableError
-from jaxgrad.record import Record
+from jaxgrad._errors import InputError, TableError
+from jaxgrad._record import Record
 
 _FORMAT = 2
 _AGAIN = "Run pytest --jaxgrad-update to record it anew."

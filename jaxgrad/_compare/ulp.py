@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxgrad.errors import InputError
+from jaxgrad._errors import InputError
 
 
 def ulp_distance(got: ArrayLike, want: ArrayLike) -> np.ndarray[Any, Any]:

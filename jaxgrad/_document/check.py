@@ -11,7 +11,7 @@ from jaxgrad._compare.compare import compare
 from jaxgrad._compare.comparison import Row
 from jaxgrad._document import routes
 from jaxgrad._document.table import Number, Table
-from jaxgrad.record import Record
+from jaxgrad._record import Record
 
 # The rows of the batch are these multiples of the table's input; the first is the input itself.
 _MULTIPLES = (1, 0, -1, 4, 16, -16)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._document.table import Number, Table
-from jaxgrad.errors import TableError
+from jaxgrad._errors import TableError
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 

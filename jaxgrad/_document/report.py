@@ -28,7 +28,7 @@ def text(check: Check) -> str:
 
     Example:
       >>> from jaxgrad import reference
-      >>> from jaxgrad.check import check
+      >>> from jaxgrad._document.check import check
       >>> print(text(check(reference.load())).splitlines()[-1])  # doctest: +ELLIPSIS
       25 of 25 numbers agree on 5 routes, jitted and batched, 0 ULP: cpu, JAX ...
     """

@@ -9,9 +9,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxgrad import neuron
-from jaxgrad.neuron import f, forward, h, k, z
-from jaxgrad.record import Record
-from jaxgrad.retain import retain_grads
+from jaxgrad._record import Record
+from jaxgrad._retain.retain import retain_grads
+from jaxgrad.neuron._chain import f, forward, h, k, z
 
 Route = Callable[[ArrayLike, ArrayLike], Record]
 Gradient = Callable[..., tuple[Array, ...]]

@@ -13,8 +13,8 @@ from jaxgrad._compare.comparison import Comparison, Pair, Row, differences
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._compare.ulp import ulp_distance
 from jaxgrad._document.digits import interval, same_digits
-from jaxgrad.errors import InputError, TableError
-from jaxgrad.record import Record
+from jaxgrad._errors import InputError, TableError
+from jaxgrad._record import Record
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgrad._errors import InputError
 from jaxgrad._graph.graph import Edge, Graph
 from jaxgrad._graph.numbers import number
-from jaxgrad.errors import InputError
 
 MOST_PATHS = 8
 MOST_FACTORS = 12

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxgrad._errors import InputError
 from jaxgrad._graph.graph import Edge, Graph
 from jaxgrad._graph.numbers import number
-from jaxgrad.errors import InputError
 
 Answer = Callable[..., Any] | Any
 Mistake = tuple[str, Any]  # what it is, and what it makes of the true factor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jaxgrad.errors import InputError
+from jaxgrad._errors import InputError
 
 
 @dataclass(frozen=True, eq=False)

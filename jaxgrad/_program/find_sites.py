@@ -6,11 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
 from jaxgrad._program.control_flow import CONTROLS, Eqn, manual, unsupported
 from jaxgrad._program.jaxpr import Path, Program, inner, opened
 from jaxgrad._program.sites import Site, named
-from jaxgrad.tags import tag_p
 
 
 def tagged(program: Program) -> list[Site]:

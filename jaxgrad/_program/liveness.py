@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
+from jaxgrad._names.tag import tag_p
 from jaxgrad._program.control_flow import CONTROLS, Eqn, Flow, Live
 from jaxgrad._program.jaxpr import Path, Program, is_literal, opened, variables
-from jaxgrad.tags import tag_p
 
 
 def states(program: Program) -> dict[Path, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgrad.errors import OutputError
+from jaxgrad._errors import OutputError
 
 Eqn = Any
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._compare.oracles.perturbation import Names, Point, by_steps
-from jaxgrad.record import Record
+from jaxgrad._record import Record
 
 
 def complex_step(

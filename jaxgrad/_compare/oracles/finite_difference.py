@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._compare.oracles.perturbation import Names, Point, by_steps
-from jaxgrad.errors import InputError
-from jaxgrad.record import Record
+from jaxgrad._errors import InputError
+from jaxgrad._record import Record
 
 
 def finite_difference(

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
-from jaxgrad.errors import InputError
-from jaxgrad.record import Record
-from jaxgrad.retain import Plan
+from jaxgrad._record import Record
+from jaxgrad._retain.call import Plan
 
 
 def to_numpy(leaf: Any) -> np.ndarray[Any, Any]:

@@ -14,8 +14,8 @@ from jaxgrad._compare.oracles.float64_call import filled, float64, probes, to_nu
 from jaxgrad._compare.oracles.perturbation import Names
 from jaxgrad._compare.tolerance import roundoff
 from jaxgrad._program.promotion import Wide
-from jaxgrad.record import Record
-from jaxgrad.retain import Plan, plan
+from jaxgrad._record import Record
+from jaxgrad._retain.call import Plan, plan
 
 _DRAWS = 4  # of random roundings of the arguments
 

@@ -12,10 +12,10 @@ from jax.flatten_util import ravel_pytree
 
 from jaxgrad._compare.entries import of_record
 from jaxgrad._compare.oracles.float64_call import filled, float64, probes, to_numpy
+from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
-from jaxgrad.errors import InputError
-from jaxgrad.record import Record
-from jaxgrad.retain import Plan, plan
+from jaxgrad._record import Record
+from jaxgrad._retain.call import Plan, plan
 
 Names = str | Iterable[str] | None
 _ROWS = 64  # points that are evaluated at once

@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxgrad._compare.oracles.float64_call import float64, to_numpy
 from jaxgrad._compare.oracles.in_float64 import in_float64
+from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
-from jaxgrad.errors import InputError
-from jaxgrad.retain import plan
+from jaxgrad._retain.call import plan
 
 Array = np.ndarray[Any, Any]
 

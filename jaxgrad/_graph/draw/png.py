@@ -3,10 +3,10 @@
 import io
 from typing import Any
 
+from jaxgrad._errors import InputError
 from jaxgrad._graph.draw.layout import Arrow, Box, layout
 from jaxgrad._graph.graph import Graph
 from jaxgrad._graph.numbers import printable
-from jaxgrad.errors import InputError
 
 
 def png(graph: Graph) -> bytes:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from jaxgrad._errors import InputError
 from jaxgrad._graph.draw.html import html
 from jaxgrad._graph.draw.png import png
 from jaxgrad._graph.draw.svg import svg
 from jaxgrad._graph.draw.text import dot, mermaid, to_json
 from jaxgrad._graph.graph import Graph
-from jaxgrad.errors import InputError
 
 WRITERS: dict[str, Callable[[Graph], str | bytes]] = {
     ".svg": svg,

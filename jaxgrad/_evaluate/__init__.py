@@ -1,0 +1,1 @@
+"""Rows in files: the neuron's quantities for each row of a file, into a file."""

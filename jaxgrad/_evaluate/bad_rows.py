@@ -1,0 +1,76 @@
+"""Blocks of rows, checked: which of them are bad, and what becomes of those."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgrad._errors import InputError
+from jaxgrad._evaluate import source
+from jaxgrad._evaluate.task import Task
+
+Columns = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows, checked: those that are bad are in it, and named."""
+
+    x: np.ndarray[Any, Any]
+    bad: np.ndarray[Any, Any]
+    first_bad: str | None
+
+    def padded(self, size: int) -> np.ndarray[Any, Any]:
+        """As many rows as every block has: another number would be another program."""
+        return self.x if len(self.x) == size else np.resize(self.x, (size, self.x.shape[1]))
+
+
+def checked(task: Task, start: int) -> Iterator[Block]:
+    """The rows from `start` on, as arrays of the task's dtype."""
+    for chunk in source.blocks(task.source, task.positions, start, task.block):
+        columns = chunk.columns if task.stop is None else [column[: task.stop - start] for column in chunk.columns]
+        x = np.empty((len(columns[0]), len(columns)), task.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is infinite, and bad
+            for i, column in enumerate(columns):
+                x[:, i] = column
+        finite = np.isfinite(x)
+        bad = np.flatnonzero(~finite.all(axis=1)) if not finite.all() else np.empty(0, int)
+        first_bad = None
+        if len(bad):
+            first_bad = _why(task, chunk, start, int(bad[0]), int(np.flatnonzero(~finite[bad[0]])[0]))
+            if task.on_bad_row == "error":
+                raise InputError(
+                    f"{first_bad}; expected finite numbers. Give --on-bad-row skip to leave such rows out, or nan to "
+                    "have NaN in them."
+                )
+            x[bad] = 0
+        yield Block(x, bad, first_bad)
+        start += len(x)
+        if start == task.stop:
+            return
+
+
+def _why(task: Task, chunk: source.Chunk, start: int, row: int, column: int) -> str:
+    value = chunk.columns[column][row]
+    what = f"is {value}, too large for {task.dtype.name}" if np.isfinite(value) else f"is {value}"
+    name = task.source.names[task.positions[column]]
+    return f'"{task.source.path}", row {start + row + 1}, column {name}: it {chunk.why.get((row, column), what)}'
+
+
+def columns_of(task: Task, block: Block, results: dict[str, jax.Array]) -> Columns:
+    """The columns of a block's rows: views, where that can be, that end with what holds them."""
+    columns = {name: _view(results[name])[: len(block.x)] for name in task.keep}
+    if task.on_bad_row == "skip" and len(block.bad):
+        return {name: np.delete(column, block.bad) for name, column in columns.items()}
+    if len(block.bad):
+        columns = {name: column.copy() for name, column in columns.items()}
+        for column in columns.values():
+            column[block.bad] = np.nan
+    return columns
+
+
+def _view(array: jax.Array) -> np.ndarray[Any, Any]:
+    on_cpu = {device.platform for device in array.devices()} == {"cpu"}
+    return np.from_dlpack(array) if on_cpu else np.asarray(array)  # type: ignore[arg-type]

@@ -1,0 +1,96 @@
+"""Sources: rows of numbers in a file, read block by block from any row on."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgrad._errors import InputError
+
+READS = (".csv", ".npy", ".parquet", ".arrow")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows as the file has them: one array for each column, NaN where there is no number, and why."""
+
+    columns: list[np.ndarray[Any, Any]]
+    why: dict[tuple[int, int], str] = field(default_factory=dict)  # (row of the chunk, column) -> "is missing"
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of rows.
+
+    Attributes:
+      path: where it is.
+      names: of its columns; x0, x1, ... where it has no names.
+      dtypes: of the columns, NumPy's; what is text there is None.
+      count: rows, or None where only reading on would tell.
+      chunks: columns' positions, a first row, a number of rows -> chunks of about that many, in order.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    dtypes: tuple[np.dtype[Any] | None, ...]
+    count: int | None
+    chunks: Callable[[Sequence[int], int, int], Iterator[Chunk]]
+
+
+def readable(path: Path, read: Callable[[], Any]) -> Any:
+    """What `read` returns; what goes wrong with the file is an error that names it."""
+    try:
+        return read()
+    except InputError:
+        raise
+    except _errors_of_files() as error:
+        raise InputError(f'"{path}" cannot be read as {path.suffix[1:]}: {error}') from None
+
+
+def _errors_of_files() -> tuple[type[Exception], ...]:
+    loaded = sys.modules.get("pyarrow")
+    return OSError, ValueError, EOFError, *((loaded.ArrowException,) if loaded else ())
+
+
+def blocks(source: Source, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+    """The source's rows from `start` on in blocks of exactly `size` rows, but for the last."""
+    waiting: list[Chunk] = []
+    for chunk in _read_on(source, positions, start, size):
+        waiting.append(chunk)
+        while sum(map(len, waiting)) >= size:
+            block, rest = _split(_joined(waiting), size)
+            yield block
+            waiting = [rest] if len(rest) else []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _read_on(source: Source, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+    chunks = readable(source.path, lambda: source.chunks(positions, start, size))
+    while (chunk := readable(source.path, lambda: next(chunks, None))) is not None:
+        if len(chunk):
+            yield chunk
+
+
+def _joined(chunks: list[Chunk]) -> Chunk:
+    if len(chunks) == 1:
+        return chunks[0]
+    why: dict[tuple[int, int], str] = {}
+    before = 0
+    for chunk in chunks:
+        why |= {(row + before, column): text for (row, column), text in chunk.why.items()}
+        before += len(chunk)
+    return Chunk([np.concatenate(parts) for parts in zip(*(chunk.columns for chunk in chunks), strict=True)], why)
+
+
+def _split(chunk: Chunk, size: int) -> tuple[Chunk, Chunk]:
+    first = {(row, column): text for (row, column), text in chunk.why.items() if row < size}
+    rest = {(row - size, column): text for (row, column), text in chunk.why.items() if row >= size}
+    columns = chunk.columns
+    return Chunk([c[:size] for c in columns], first), Chunk([c[size:] for c in columns], rest)

@@ -1,0 +1,193 @@
+"""Task: what evaluate is asked for, checked before anything is computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgrad import neuron
+from jaxgrad._errors import InputError
+from jaxgrad._evaluate.files import open_source
+from jaxgrad._evaluate.source import Source, blocks
+
+BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
+MOST = 1 << 31  # rows at a time, whatever is asked for
+ON_BAD_ROW = ("error", "skip", "nan")
+DTYPES = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to evaluate: everything that the output depends on.
+
+    Attributes:
+      source: the rows.
+      positions: of the source's columns that are the inputs.
+      weights: as many and one more, the bias last.
+      keep: names of the quantities, in their order in the output.
+      dtype: what is computed in.
+      block: rows at a time.
+      on_bad_row: "error", "skip" or "nan": what to do with a row that has a missing, infinite or NaN input or one
+        that is no number.
+      start, stop: the rows of the source that are this process's; None where that is to its end.
+    """
+
+    source: Source
+    positions: tuple[int, ...]
+    weights: np.ndarray[Any, Any]
+    keep: tuple[str, ...]
+    dtype: np.dtype[Any]
+    block: int
+    on_bad_row: str
+    start: int
+    stop: int | None
+
+    def provenance(self) -> dict[str, Any]:
+        """What has to be the same for a run to go on with another's part."""
+        stat = self.source.path.stat()
+        return {
+            "rows": str(self.source.path.resolve()),
+            "size of rows": stat.st_size,
+            "time of rows": stat.st_mtime_ns,
+            "columns": [self.source.names[position] for position in self.positions],
+            "weights": self.weights.astype(float).tolist(),
+            "keep": list(self.keep),
+            "dtype": self.dtype.name,
+            "batch size": self.block,
+            "on bad row": self.on_bad_row,
+            "part of the rows": [self.start, self.stop],
+            "JAX": jax.__version__,
+            "device": jax.devices()[0].device_kind,
+        }
+
+
+def plan(
+    rows: str | Path,
+    weights: str,
+    *,
+    columns: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
+    dtype: str | None = None,
+    batch_size: int | None = None,
+    on_bad_row: str = "error",
+    share: tuple[int, int] = (0, 1),
+) -> Task:
+    """Checks what is asked for, and finds what was left open.
+
+    Args:
+      rows: a file of rows.
+      weights: numbers with commas between them, or a file of them.
+      columns: names of the inputs' columns, or their numbers from 0; all columns if None.
+      keep: names or globs of `neuron.quantities`; all if None.
+      dtype: "float16", "float32" or "float64"; if None the rows', float32 where they are text or whole numbers.
+      batch_size: rows that are read, computed and written at a time.
+      on_bad_row: "error", "skip" or "nan".
+      share: (i, n) for the i-th part of n of the rows.
+
+    Raises:
+      InputError: a file cannot be read, there are not as many weights as columns and one more, a column or
+        quantity is not there.
+    """
+    source = open_source(rows)
+    positions = _positions(source, columns)
+    found = _dtype(source, positions, dtype)
+    w = _weights(weights, found, [source.names[position] for position in positions])
+    kept = _kept(_names(w), keep)
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}; expected a positive number of rows.")
+    bytes_a_row = found.itemsize * (len(positions) + len(kept))
+    block = min(batch_size or max(1024, 1 << ((BLOCK // bytes_a_row).bit_length() - 1)), MOST)
+    start, stop = _share(source, positions, block, share)
+    return Task(source, positions, w, kept, found, block, on_bad_row, start, stop)
+
+
+def _positions(source: Source, columns: Sequence[str] | None) -> tuple[int, ...]:
+    if columns is None:
+        return tuple(range(len(source.names)))
+    return tuple(_position(source, column) for column in columns)
+
+
+def _position(source: Source, column: str) -> int:
+    if column in source.names:
+        return source.names.index(column)
+    if column.isdecimal() and int(column) < len(source.names):
+        return int(column)
+    raise InputError(
+        f'"{source.path}" has no column "{column}"; expected one of {", ".join(source.names)}, or a number from 0 to '
+        f"{len(source.names) - 1}."
+    )
+
+
+def _dtype(source: Source, positions: Sequence[int], dtype: str | None) -> np.dtype[Any]:
+    if dtype is not None:
+        return np.dtype(dtype)
+    found = {kind for position in positions if (kind := source.dtypes[position]) is not None and kind.kind == "f"}
+    widest = np.result_type(*found) if found else np.dtype(np.float32)
+    return widest if widest.name in DTYPES else np.dtype(np.float64)
+
+
+def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> np.ndarray[Any, Any]:
+    path = Path(text)
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        if not path.is_file():
+            raise InputError(
+                f'-w is "{text}"; expected numbers with commas between them, as 0.5,-0.3,0.1, or a file of them.'
+            ) from None
+        numbers = _weights_of_file(path)
+    if len(numbers) != len(inputs) + 1:
+        raise InputError(
+            f"there are {len(numbers)} weights and {len(inputs)} columns of inputs ({', '.join(inputs)}); expected "
+            f"{len(inputs) + 1} weights, one for each column and the bias last. Choose columns by --columns."
+        )
+    with np.errstate(over="ignore"):
+        w = np.array(numbers, dtype)
+    if not np.isfinite(w).all():
+        raise InputError(
+            f"weight {int(np.flatnonzero(~np.isfinite(w))[0])} is not a finite {dtype.name}; expected one."
+        )
+    return w
+
+
+def _weights_of_file(path: Path) -> list[float]:
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False).astype(float, casting="same_kind").ravel().tolist()  # type: ignore[no-any-return]
+        return [float(number) for number in path.read_text(encoding="utf-8-sig").replace(",", " ").split()]
+    except (ValueError, TypeError, EOFError) as error:
+        raise InputError(f'the weights in "{path}" cannot be read: {error}') from None
+
+
+def _names(w: np.ndarray[Any, Any]) -> list[str]:
+    """The quantities, in the document's order."""
+    names: list[str] = []  # as they are made: JAX would sort them
+    with jax.enable_x64(w.dtype == np.float64):
+        jax.eval_shape(lambda x, w: names.extend(neuron.quantities(neuron.backprop(x, w))), w[:-1], w)
+    return names
+
+
+def _kept(names: Sequence[str], keep: Sequence[str] | None) -> tuple[str, ...]:
+    if keep is None:
+        return tuple(names)
+    for pattern in keep:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(f'there is no quantity "{pattern}"; expected names or globs of {", ".join(names)}.')
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in keep))
+
+
+def _share(source: Source, positions: Sequence[int], block: int, share: tuple[int, int]) -> tuple[int, int | None]:
+    """First and last row of a process."""
+    index, processes = share
+    count = source.count
+    if processes == 1:
+        return 0, count
+    if count is None:
+        count = sum(map(len, blocks(source, positions, 0, block)))
+    if count < processes:
+        raise InputError(f'"{source.path}" has {count} rows for {processes} processes; expected one for each at least.')
+    return count * index // processes, count * (index + 1) // processes

@@ -1,0 +1,233 @@
+"""The chain rule of a function on the page, each local derivative with its number."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import tree_flatten
+
+from jaxgrad._errors import InputError
+from jaxgrad._graph.draw.save import save
+from jaxgrad._graph.draw.svg import svg
+from jaxgrad._graph.explain import explain
+from jaxgrad._graph.grade import Answer, Grade, grade
+from jaxgrad._graph.graph import Edge, Graph, Node
+from jaxgrad._graph.summary import summary
+from jaxgrad._ledger.build import read_graph
+from jaxgrad._ledger.plan import Plan, plan_of
+from jaxgrad._retain.arguments import differentiable
+from jaxgrad._retain.selection import name_patterns
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    r"""A computation at one input: every node's value and gradient, every edge's local derivative.
+
+    For $y = f(a)$ with named intermediates $v_i$ an edge from $s$ to $t$ carries the local derivative
+    $\partial t / \partial s$, every other node held fixed, and its contribution $\bar t \, \partial t / \partial s$.
+    The contributions of the edges out of a node sum to its gradient: that is the chain rule.
+
+    Attributes:
+      graph: the nodes and edges as plain data.
+      elsewhere: makes the graph of the same function at a nearby input.
+    """
+
+    graph: Graph
+    elsewhere: Callable[[], Graph]
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Name -> node, in program order: arguments, intermediates, the output. Any other name is an InputError."""
+        return self.graph.nodes
+
+    @property
+    def edges(self) -> Mapping[tuple[str, str], Edge]:
+        """(source, target) -> edge. Any other pair is an InputError."""
+        return self.graph.edges
+
+    @property
+    def output(self) -> str:
+        """Name of the node that is the output."""
+        return self.graph.output
+
+    def __str__(self) -> str:
+        return summary(self.graph)
+
+    def explain(self, name: str, *, style: str = "plain") -> str:
+        r"""The chain rule of one node's gradient, in symbols and in numbers.
+
+        Every path to the output and their sum. Where a node feeds itself (a scan), or more than 8 paths lead to the
+        output, it is one step: the gradients of the nodes that are computed from it, times the local derivatives.
+        Every factor holds the other nodes fixed.
+
+        Args:
+          name: the node.
+          style: "plain", "unicode" or "latex" (what goes inside an `align*`).
+
+        Returns:
+          Text of one or more lines.
+
+        Raises:
+          InputError: there is no such node, or no such style.
+
+        Example:
+          >>> from jaxgrad import neuron
+          >>> found = ledger(neuron.forward)(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+          >>> print(found.explain("w1"))
+          df/dw1 = df/dh * dh/dk * dk/dz * dz/dw1 = -0.25 * 1 * -1 * 2 = 0.5
+        """
+        return explain(self.graph, name, style=style)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Draws it into a file, in the format of its ending; whole or not at all.
+
+        Args:
+          path: .svg and .html are in light or dark as their viewer is; .png needs matplotlib
+            (`pip install 'jaxgrad[draw]'`); .dot and .mmd (Mermaid) are text for other tools to draw; .json has every
+            number in full. In .svg, .png and .html, of more than 40 nodes those that repeat are one box.
+
+        Raises:
+          InputError: any other ending, or the file cannot be written.
+        """
+        save(self.graph, path)
+
+    def _repr_svg_(self) -> str:
+        return svg(self.graph)
+
+    def _repr_html_(self) -> str:
+        return svg(self.graph)
+
+    def grade(self, answers: Mapping[tuple[str, str], Answer], *, rtol: float | None = None) -> Grade:
+        r"""Marks a learner's local derivatives.
+
+        An answer is a number, or a function whose parameters name nodes (`lambda z: ...`, `lambda h, k: ...`; a
+        single parameter of any other name is the source). A function that is right here is tried at a nearby input
+        too, where a factor that is 1 here is no longer 1.
+
+        Args:
+          answers: (source, target) -> local derivative $\partial t / \partial s$.
+          rtol: relative error that still counts as right; None for 1e-3 for numbers, the square root of the
+            dtype's epsilon for functions.
+
+        Returns:
+          A `Grade`: `ok`, `wrong`, `marks`; printed, it names the wrong factors and, where one fits, the mistake.
+
+        Raises:
+          InputError: there is no such edge, or the answer is no number of its shape.
+
+        Example:
+          >>> from jaxgrad import neuron
+          >>> found = ledger(neuron.forward)(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+          >>> print(found.grade({("z", "k"): lambda z: jnp.exp(-z), ("h", "f"): lambda h: -1 / h**2}))
+          dk/dz = 1 is wrong, it is -1: a minus is missing
+          df/dh = -0.25: right
+          1 of 2 factors are right.
+        """
+        return grade(self.graph, answers, self.elsewhere, rtol=rtol)
+
+
+def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) -> Callable[..., Ledger]:
+    r"""Transforms `fun` to return its ledger: values, gradients, and every local derivative between them.
+
+    Nodes are the arguments (a scalar has its parameter's name; an array of up to 16 elements is one node an
+    element, `w0, w1, ...` or `w[0,1]`; a larger one is one node), the tags, and the output, which has its tag's name
+    or "output". A function without tags gets one node for each operation of its jaxpr, named after it: `mul[0]`.
+    A tag in `scan` or `vmap` is one node of stacked values; it may have an edge to itself.
+
+    The program is cut at its nodes: $G(a, v) = (t_1, \dots, t_m, y)$ computes every node from those before it, all
+    of them independent, so that its Jacobian holds exactly the local derivatives. They are kept between nodes of
+    up to 128 elements (fewer if there are very many); past that an edge has its contribution, and a note.
+
+    It compiles once for arguments of the same shapes and dtypes; as `jax.jit`, it does not see a change in what
+    `fun` reads from outside. Arguments that are not floating-point are constants of the compiled program.
+
+    Args:
+      fun: pure function of pytrees that returns a real scalar.
+      names: names or globs of the tags that become nodes, None for all: as for `retain_grads`.
+
+    Returns:
+      A function of the same arguments that returns a `Ledger`. Keyword arguments are passed on and are no nodes.
+
+    Raises:
+      InputError: an argument is traced: a ledger is for reading, take it outside of jit, vmap and grad. Or it is
+        sharded over an explicit mesh.
+      TagError, OutputError: as `retain_grads`.
+
+    Example:
+      >>> from jaxgrad import neuron
+      >>> found = ledger(neuron.forward)(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
+      >>> print(list(found.nodes))
+      ['x0', 'x1', 'w0', 'w1', 'w2', 'z', 'k', 'h', 'f']
+      >>> print(found.edges["h", "f"].local, found.edges["z", "k"].local, found.nodes["w1"].grad)
+      -0.25 -1.0 0.5
+    """
+    patterns = name_patterns(names)
+    plans: dict[Any, Plan] = {}
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
+    def read(*args: Any, **kwargs: Any) -> Ledger:
+        leaves, structure = tree_flatten((args, kwargs))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            raise InputError(
+                "an argument of a ledger is traced; expected concrete arrays, for a ledger is for reading. Take it "
+                "outside of jit, vmap and grad, or use retain_grads there."
+            )
+        varied = differentiable(args, None)
+        if any(any(jax.typeof(leaves[i]).sharding.spec) for i in varied):
+            raise InputError(
+                "an argument of a ledger is sharded over an explicit mesh, so that its type says where its parts are; "
+                "expected arrays that are whole. Give jax.device_get(argument), or use retain_grads."
+            )
+        rest = [leaf for i, leaf in enumerate(leaves) if i not in set(varied)]
+        key = (structure, tuple(varied), tuple(_type(leaves[i]) for i in varied), tuple(map(_constant, rest)))
+        if key not in plans:
+            plans[key] = plan_of(fun, args, kwargs, varied, patterns)
+        plan, varied_leaves = plans[key], [leaves[i] for i in varied]
+        return Ledger(
+            read_graph(plan, varied_leaves), lambda: read_graph(plan, [_nearby(leaf) for leaf in varied_leaves])
+        )
+
+    return read
+
+
+def _nearby(leaf: Any) -> Any:
+    """An input at which nothing is 0, 1 or equal to another by chance."""
+    rng = np.random.default_rng(1)
+    array = np.asarray(leaf)
+    moved = array * rng.uniform(0.75, 0.95, array.shape) + rng.uniform(0.05, 0.15, array.shape)
+    if isinstance(leaf, float):
+        return float(moved)
+    return jnp.asarray(moved, jnp.result_type(leaf))
+
+
+def _type(leaf: Any) -> tuple[Any, ...]:
+    return np.shape(leaf), jnp.result_type(leaf), getattr(jax.typeof(leaf), "weak_type", False)
+
+
+def _constant(leaf: Any) -> Any:
+    """What tells a constant of one compiled program from that of another."""
+    if isinstance(leaf, (np.ndarray, np.generic)) or (
+        isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+    ):
+        return np.shape(leaf), str(leaf.dtype), np.asarray(leaf).tobytes()
+    if isinstance(leaf, (bool, int, float, complex, str, bytes)):
+        return type(leaf), repr(leaf)
+    return _ById(leaf)
+
+
+@dataclass(frozen=True, eq=False)
+class _ById:
+    """Any other constant: only itself is the same. It is kept alive, so that its `id` stays its own."""
+
+    leaf: Any
+
+    def __hash__(self) -> int:
+        return id(self.leaf)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and self.leaf is other.leaf

@@ -1,0 +1,69 @@
+"""What the nodes of a ledger are called, each name once."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
+
+SPLIT = 16  # an argument of up to so many elements is one node an element
+
+
+class Source(NamedTuple):
+    """Where edges start: an argument's array, or an intermediate."""
+
+    name: str
+    aval: Any
+    elements: tuple[str, ...]  # names of its elements, where it is split; else empty
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.aval.shape, dtype=int))
+
+
+def argument_sources(
+    fun: Callable[..., Any], args: tuple[Any, ...], varied: list[int], taken: set[str]
+) -> list[Source]:
+    """The arguments' arrays, named after their parameters; each name is used once."""
+    parameters = _parameters(fun, len(args))
+    paths = [(parameters[path[0].idx] + keystr(path[1:]), leaf) for path, leaf in tree_flatten_with_path(args)[0]]
+    sources = []
+    for i in varied:
+        name, leaf = paths[i]
+        aval = jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf))
+        split = aval.shape and 0 < size_of(aval) <= SPLIT
+        elements = _elements(name, aval.shape, taken) if split else ()
+        name = free(name, taken, "argument")
+        taken |= {name, *elements}
+        sources.append(Source(name, aval, elements))
+    return sources
+
+
+def _parameters(fun: Callable[..., Any], n: int) -> list[str]:
+    """Names of the first n positional parameters."""
+    try:
+        found = list(inspect.signature(fun).parameters.values())
+    except (TypeError, ValueError):
+        return [f"arg{i}" for i in range(n)]
+    names = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in found if p.kind is p.VAR_POSITIONAL), "arg")
+    return (names + [f"{rest}[{i}]" for i in range(n)])[:n]
+
+
+def _elements(name: str, shape: tuple[int, ...], taken: set[str]) -> tuple[str, ...]:
+    places = list(np.ndindex(*shape))
+    plain = [f"{name}{place[0]}" for place in places]
+    if len(shape) == 1 and name.isidentifier() and not name[-1].isdigit() and not taken & set(plain):
+        return tuple(plain)
+    return tuple(free(f"{name}[{','.join(map(str, place))}]", taken, "argument") for place in places)
+
+
+def free(name: str, taken: Iterable[str], kind: str) -> str:
+    return f"{name} ({kind})" if name in taken else name
+
+
+def size_of(aval: Any) -> int:
+    return int(np.prod(aval.shape, dtype=int))

@@ -1,0 +1,170 @@
+"""A program cut at its nodes, so that its derivatives are those from one node to the next."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from jaxgrad._ledger.jacobians import Wanted, dependence, derivatives
+from jaxgrad._ledger.node_names import Source, argument_sources, free, size_of
+from jaxgrad._program.find_sites import operations, output_site, tagged
+from jaxgrad._program.interpreter import run
+from jaxgrad._program.jaxpr import Program, trace
+from jaxgrad._program.segments import Kind, Piece, segments
+from jaxgrad._program.sites import Site
+from jaxgrad._retain.arguments import check_scalar
+from jaxgrad._retain.selection import select
+
+JACOBIAN = 128  # a local derivative is kept between nodes of up to so many elements ...
+_ALL_JACOBIANS = 4_000_000  # ... or fewer, where all of them together would have more elements than this
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A program cut at its nodes: all that is known before there are numbers, and what computes them.
+
+    Attributes:
+      traced: the program.
+      sites: every intermediate, with a gradient or without.
+      by_operation: are they operations, for want of tags?
+      arguments: the arguments' arrays.
+      output: name of the output.
+      output_site: which of the sites is the output; None if none is.
+    """
+
+    traced: Program
+    sites: tuple[Site, ...]
+    by_operation: bool
+    arguments: tuple[Source, ...]
+    output: str
+    output_site: int | None
+
+    @cached_property
+    def probed(self) -> list[int]:
+        """The sites that have a gradient."""
+        return [i for i, site in enumerate(self.sites) if site.note is None]
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The arguments' arrays, then the intermediates that have a gradient."""
+        sites = [self.sites[i] for i in self.probed]
+        return (*self.arguments, *(Source(s.name, jax.eval_shape(s.present, s.probe()), ()) for s in sites))
+
+    @cached_property
+    def targets(self) -> dict[str, Any]:
+        """Name of each node that is computed -> its type; the output is the last, or one of the intermediates."""
+        found = {source.name: source.aval for source in self.sources[len(self.arguments) :]}
+        return found if self.output_site is not None else {**found, self.output: self.traced.output}
+
+    @cached_property
+    def small(self) -> set[str]:
+        """The nodes between which local derivatives are kept."""
+        return _small(self.sources, self.targets)
+
+    @cached_property
+    def kinds(self) -> list[tuple[Kind, Wanted]]:
+        """The pieces from node to node, by their kind; and what is wanted of each."""
+        return [(kind, self._wanted(kind.pieces[0])) for kind in self._segments[0]]
+
+    @cached_property
+    def structure(self) -> dict[str, list[int]]:
+        """Name of a target -> the sources that it is computed from: those that its cotangent reaches."""
+        names, avals = list(self.targets), [*(s.aval for s in self.sources), *self._segments[1]]
+        found: dict[str, list[int]] = {name: [] for name in names}
+        for kind, wanted in self.kinds:
+            piece = kind.pieces[0]
+            outputs = [self.targets[names[o]] for o in piece.outputs]
+            depends = dependence(kind, wanted, [avals[i] for i in piece.inputs], outputs)
+            for piece in kind.pieces:
+                for k, on in zip(wanted.varied, depends, strict=True):
+                    for o in on:
+                        found[names[piece.outputs[o]]].append(piece.inputs[k])
+        return {name: sorted(sources) for name, sources in found.items()}
+
+    @cached_property
+    def compute(self) -> Callable[..., Any]:
+        """(Arguments, numbers) -> output, values, reached, the gradient of each source, derivatives of each kind.
+
+        The gradients are those of the whole program, found without the local derivatives; see `derivatives`.
+        """
+        kinds, (_, constants) = self.kinds, self._segments
+
+        def compute(leaves: Sequence[Any], numbers: Any) -> Any:
+            probes = {i: self.sites[i].probe() for i in self.probed}
+            result, pullback, (values, reached) = jax.vjp(self._whole, leaves, probes, has_aux=True)
+            leaf_bars, probe_bars = pullback(jnp.ones_like(result))
+            grads = [*leaf_bars, *(self.sites[i].present(probe_bars[i]) for i in self.probed)]
+            arrays = [*leaves, *(values[i] for i in self.probed), *constants]
+            bars = [*grads[len(leaves) :], jnp.ones_like(result)]
+            found = [derivatives(*kind, arrays, bars, numbers) for kind in kinds]
+            return result, values, reached, grads, found
+
+        return jax.jit(compute)
+
+    def _whole(self, leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
+        result, _, (values, reached) = run(self.traced, self.sites, leaves, probes)
+        return result, ({i: site.present(values[i]) for i, site in enumerate(self.sites)}, reached)
+
+    @cached_property
+    def _segments(self) -> tuple[list[Kind], list[Any]]:
+        kinds, constants = segments(self._step, [source.aval for source in self.sources], self._wanted)
+        return [kind for kind in kinds if self._wanted(kind.pieces[0]).varied], constants
+
+    def _step(self, *sources: Any) -> list[Any]:
+        """Every target, computed from the sources before it alone."""
+        leaves, given = sources[: len(self.arguments)], sources[len(self.arguments) :]
+        probes = {i: self.sites[i].raw(value) for i, value in zip(self.probed, given, strict=True)}
+        result, _, (values, _) = run(self.traced, self.sites, leaves, probes, cut=True)
+        computed = [self.sites[i].present(values[i]) for i in self.probed]
+        return computed if self.output_site is not None else [*computed, result]
+
+    def _wanted(self, piece: Piece) -> Wanted:
+        names, sources = list(self.targets), self.sources
+        varied = tuple(k for k, i in enumerate(piece.inputs) if i < len(sources))
+        small = tuple(k for k in varied if sources[piece.inputs[k]].name in self.small)
+        return Wanted(varied, small, tuple(o for o, i in enumerate(piece.outputs) if names[i] in self.small))
+
+
+def plan_of(
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    varied: list[int],
+    patterns: tuple[str, ...] | None,
+) -> Plan:
+    leaves, structure = tree_flatten(args)
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+    def flat(*varied_leaves: Any) -> tuple[Any, None]:
+        given = dict(zip(varied, varied_leaves, strict=True))
+        return fun(*tree_unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(leaves)]), **kwargs), None
+
+    traced = trace(flat, [leaves[i] for i in varied])
+    check_scalar(traced.output)
+    found = tagged(traced)
+    by_operation = patterns is None and not any(site.by_tag for site in found)
+    sites = operations(traced) if by_operation else select(found, patterns)
+    at = output_site(traced, sites)
+    taken = {site.name for site in sites}
+    output = sites[at].name if at is not None else free("output", taken, "result")
+    arguments = argument_sources(fun, args, varied, {*taken, output})
+    return Plan(traced, sites, by_operation, tuple(arguments), output, at)
+
+
+def _small(sources: Sequence[Source], targets: Mapping[str, Any]) -> set[str]:
+    """The nodes between which local derivatives are kept."""
+    avals = {source.name: source.aval for source in sources} | dict(targets)
+    real = {name: size_of(aval) for name, aval in avals.items() if not jnp.issubdtype(aval.dtype, jnp.complexfloating)}
+    most = JACOBIAN
+    while True:
+        small = {name for name, size in real.items() if size <= most}
+        rows = sum(real[name] for name in targets if name in small)
+        columns = sum(real[source.name] for source in sources if source.name in small)
+        if rows * columns <= _ALL_JACOBIANS or most == 1:
+            return small
+        most //= 2

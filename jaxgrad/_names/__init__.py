@@ -1,0 +1,1 @@
+"""How an intermediate gets its name."""

@@ -1,0 +1,90 @@
+"""An identity with a name."""
+
+import os
+import sys
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
+
+from jaxgrad._errors import TagError
+
+T = TypeVar("T")
+
+
+def tag(value: T, name: str) -> T:
+    """Names an intermediate and changes nothing.
+
+    The result is `value`, to the bit, and a compiled program that retains nothing is the same as without the tag.
+    Use the result from here on, for gradients flow through it: `z = tag(z, "z")`.
+
+    Args:
+      value: an array of any shape and dtype, a number, or a pytree of them: each leaf gets the name and its path
+        (`tag({"a": a}, "p")` names "p['a']").
+      name: the name; need not be unique. A name used m times becomes `name[0]` to `name[m-1]`.
+
+    Returns:
+      `value`.
+
+    Raises:
+      TagError: the name is no string or is empty; a leaf is no array, or there is none.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxgrad
+      >>> def loss(x):
+      ...     y = jaxgrad.tag(x * x, "y")
+      ...     return jnp.sum(jnp.sin(y))
+      >>> jaxgrad.retain_grads(loss)(jnp.array([0.0, 1.0])).grads["y"]
+      Array([1.        , 0.5403023], dtype=float32)
+    """
+    where = _caller()
+    if not isinstance(name, str) or not name:
+        raise TagError(f'the name of the tag at {where} is {name!r}; expected a string that is not empty, as "z".')
+    leaves, structure = tree_flatten_with_path(value)
+    if not leaves:
+        raise TagError(f'tag "{name}" ({where}) is on {value!r}, with no array in it; expected an array.')
+    return tree_unflatten(structure, [_tag_leaf(leaf, name + keystr(path), where) for path, leaf in leaves])  # type: ignore[no-any-return]
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def _tag_leaf(leaf: Any, name: str, where: str) -> Any:
+    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
+        raise TagError(
+            f'tag "{name}" ({where}) is on a {type(leaf).__name__}, {leaf!r:.40}; expected an array. '
+            "Tag the arrays in it, or leave it untagged."
+        )
+    named = tag_p.bind(leaf, name=name, where=where, axes=())
+    return named if isinstance(named, jax.core.Tracer) else leaf  # nothing is traced: there is nothing to name
+
+
+# The primitive's `axes` are the axes of its operand that vmap has added, outermost vmap first.
+tag_p = Primitive("tag")
+tag_p.def_impl(lambda value, **_: value)
+tag_p.def_abstract_eval(lambda aval, **_: aval)
+mlir.register_lowering(tag_p, lambda ctx, value, **_: [value])
+
+
+def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    return tag_p.bind(*primals, **params), *tangents
+
+
+def _batch(operands: Any, batch_axes: Any, *, axes: tuple[int, ...], **params: Any) -> Any:
+    (new,) = batch_axes
+    moved = tuple(axis + (axis >= new) for axis in axes)
+    return tag_p.bind(*operands, axes=(new, *moved), **params), new
+
+
+def _transpose(result_bar: Any, *_: Any, **__: Any) -> Any:
+    return [result_bar]
+
+
+ad.primitive_jvps[tag_p] = _jvp
+ad.primitive_transposes[tag_p] = _transpose
+batching.primitive_batchers[tag_p] = _batch

@@ -1,0 +1,103 @@
+"""A call of a function, traced and checked once: what retain_grads, ledger and the oracles all start from."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import tree_flatten, tree_unflatten
+
+from jaxgrad._errors import OutputError
+from jaxgrad._program.control_flow import Found, Probes
+from jaxgrad._program.find_sites import tagged
+from jaxgrad._program.interpreter import run
+from jaxgrad._program.jaxpr import Program, trace
+from jaxgrad._program.promotion import Wide
+from jaxgrad._program.sites import Site
+from jaxgrad._retain.arguments import check_scalar, differentiable, is_array
+from jaxgrad._retain.selection import name_patterns, select
+
+
+class Plan(NamedTuple):
+    """A call of a function, traced and checked: everything but the arithmetic.
+
+    Attributes:
+      program: the traced function of the leaves that are differentiated.
+      sites: the tags to retain.
+      leaves: the leaves that are differentiated.
+      arg_grads: a gradient for each of `leaves` -> one entry for each argument, None where there is none.
+      aux: the auxiliary data's arrays -> the auxiliary data.
+    """
+
+    program: Program
+    sites: Sequence[Site]
+    leaves: list[Any]
+    arg_grads: Callable[[Sequence[Any]], tuple[Any, ...]]
+    aux: Callable[[list[Any]], Any]
+
+    def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, Found]:
+        """Output, arrays of the auxiliary data, and what the tags hold, on other leaves; see `interpreter.run`."""
+        return run(self.program, self.sites, leaves, probes, wide=wide)
+
+    def present(self, by_site: Mapping[int, Any]) -> dict[str, Any]:
+        """Name -> stacked value or gradient, its axes in order; None where there is none."""
+        return {site.name: site.present(by_site[i]) if i in by_site else None for i, site in enumerate(self.sites)}
+
+    def reached(self, by_site: Mapping[int, Any]) -> dict[str, Any]:
+        return {site.name: by_site[i] for i, site in enumerate(self.sites) if site.in_branch}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        return {site.name: site.note for site in self.sites if site.note}
+
+
+def plan(
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    names: str | Iterable[str] | None = None,
+    scalar: bool = True,
+) -> Plan:
+    """Traces `fun(*args, **kwargs)` and selects its tags; every error that the call deserves is raised here."""
+    leaves, structure = tree_flatten(args)
+    varied = differentiable(args, argnums)
+    static_aux: dict[int, Any] = {}
+
+    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+    def flat(*varied_leaves: Any) -> tuple[Any, list[Any]]:
+        given = dict(zip(varied, varied_leaves, strict=True))
+        result = fun(*tree_unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(leaves)]), **kwargs)
+        output, aux = _pair(result) if has_aux else (result, None)
+        aux_leaves, aux_structure = tree_flatten(aux)
+        static_aux[-1] = aux_structure
+        static_aux.update((i, leaf) for i, leaf in enumerate(aux_leaves) if not is_array(leaf))
+        return output, [leaf for leaf in aux_leaves if is_array(leaf)]
+
+    varied_leaves = [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in (leaves[i] for i in varied)]
+    traced = trace(flat, varied_leaves)
+    if scalar:
+        check_scalar(traced.output)
+
+    def arg_grads(bars: Sequence[Any]) -> tuple[Any, ...]:
+        by_leaf = dict(zip(varied, bars, strict=True))
+        return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
+
+    sites = select(tagged(traced), name_patterns(names))
+    return Plan(traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux))
+
+
+def _pair(result: Any) -> tuple[Any, Any]:
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise OutputError(f"with has_aux, fun returns a {type(result).__name__}; expected a pair (output, aux).")
+    return result[0], result[1]
+
+
+def _with_static(arrays: list[Any], static: dict[int, Any]) -> Any:
+    """The auxiliary data again: its arrays, with what is none of them put back in its place."""
+    structure = static[-1]
+    rest = iter(arrays)
+    return tree_unflatten(structure, [static[i] if i in static else next(rest) for i in range(structure.num_leaves)])

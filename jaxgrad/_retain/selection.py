@@ -1,0 +1,85 @@
+"""Choosing among the named intermediates of a program."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from jaxgrad._errors import TagError
+from jaxgrad._program.sites import Site, named
+
+
+def name_patterns(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    if names is None or isinstance(names, str):
+        return names if names is None else (names,)
+    patterns = tuple(names) if isinstance(names, Iterable) else (names,)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TagError(f"`names` has {pattern!r}; expected names or globs, as strings, or None for every tag.")
+    return patterns
+
+
+def select(sites: Sequence[Site], names: Sequence[str] | None) -> tuple[Site, ...]:
+    """The sites that `names` asks for, named and checked: each has a right gradient, or none and says so.
+
+    Args:
+      sites: those of a program.
+      names: exact names or globs, with or without the number; None for all tags.
+
+    Raises:
+      TagError: there is nothing by such a name, or no tag at all; a tag is bypassed or cannot be followed.
+    """
+    chosen = tuple(_chosen(sites, names))
+    for site in chosen:
+        if refusal := _refusal(site):
+            raise TagError(f"{site.label} {refusal}")
+    return chosen
+
+
+def _refusal(site: Site) -> str | None:
+    """Why a site cannot be retained, and what to do; None if it can."""
+    if site.unsupported:
+        return f"{site.unsupported}, or leave it out by `names`."
+    if site.state == "bypassed":
+        return (
+            "is bypassed: its result does not reach the output but its input does, so its gradient would read a "
+            f'misleading 0. Write `{site.given} = tag({site.given}, "{site.given}")` and use the result.'
+        )
+    if not site.by_tag and "vmap" in site.nest:
+        return (
+            "is in a vmap, and does not keep which of its axes is the batch. Name it by `jaxgrad.tag`, or take vmap "
+            "outside: vmap(retain_grads(...))."
+        )
+    if len(site.layouts) != 1:
+        return (
+            "is in several vmaps and scans, and not batched by all of those vmaps, so the order of its leading axes "
+            "is unknown. Tag it outside of the vmap that does not batch it."
+        )
+    return None
+
+
+def _chosen(sites: Sequence[Site], names: Sequence[str] | None) -> Sequence[Site]:
+    """The sites that `names` asks for, without regard to whether they can be retained."""
+    if names is None:
+        tags = named([site for site in sites if site.by_tag])
+        if not tags:
+            raise TagError(
+                "the function has no tag, so there is nothing to retain. Name its intermediates, "
+                '`z = jaxgrad.tag(z, "z")`, or give `names` of its checkpoint_names, or names=() for none.'
+            )
+        return tags
+    every = named(sites)
+    matches = {pattern: [site for site in every if _matches(site, pattern)] for pattern in names}
+    for pattern, matched in matches.items():
+        if not matched:
+            raise TagError(_no_such_name(pattern, [site.name for site in every]))
+    return [site for site in every if any(site in matched for matched in matches.values())]
+
+
+def _matches(site: Site, pattern: str) -> bool:
+    return pattern in (site.name, site.given) or fnmatchcase(site.name, pattern) or fnmatchcase(site.given, pattern)
+
+
+def _no_such_name(pattern: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(pattern, known, n=1, cutoff=0)
+    hint = f' Did you mean "{near[0]}"? There are: {", ".join(known)}.' if near else " The function has no tag at all."
+    return f'`names` asks for "{pattern}", and nothing is tagged so.{hint}'

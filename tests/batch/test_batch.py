@@ -1,0 +1,392 @@
+"""batch: every row as vmap has it, by one trace and from the host one compilation, into memory handed back."""
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import on_devices
+from jaxgrad import InputError, batch, neuron, retain_grads, tag
+
+W = np.array([0.5, -0.3, 0.1], np.float32)
+
+
+def rows(count, seed=0, width=2):
+    return np.random.default_rng(seed).standard_normal((count, width), dtype=np.float32)
+
+
+@contextmanager
+def compilations():
+    """Counts what XLA compiles."""
+    found = []
+
+    def listen(event, _seconds, **_):
+        if "backend_compile" in event:
+            found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture(scope="module")
+def batched():
+    return batch(neuron.backprop, (0, None))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return jax.jit(jax.vmap(neuron.backprop, (0, None)))
+
+
+def same(got, want):
+    chex.assert_trees_all_equal_structs(got, want)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 8192, 8193, 100_000, 600_001])
+def test_every_row_equals_the_plain_vmap_to_the_bit(count, batched, plain):
+    x = rows(count)
+    got, want = batched(x, W), plain(x, W)
+    same(got, want)
+    same(batched(x, W, out=got), want)
+
+
+def test_any_number_of_rows_takes_one_trace_and_one_compilation():
+    fun = chex.assert_max_traces(lambda x, w: neuron.quantities(neuron.backprop(x, w)), n=1)
+    batched = batch(fun, (0, None))
+    every = rows(300_000)
+    inputs = [every[:count] for count in (3, 70_000, 1, 300_000, 8192)]
+    truth = np.asarray(neuron.quantities(jax.vmap(neuron.backprop, (0, None))(every, W))["f"])
+    batched(inputs[0], W)
+    with compilations() as found:
+        got = [batched(x, W)["f"] for x in inputs]
+    assert not found
+    for x, result in zip(inputs, got, strict=True):
+        np.testing.assert_allclose(result, truth[: len(x)], rtol=3e-7)  # jit rounds z otherwise than eager JAX does
+
+
+def test_the_counter_of_compilations_counts():
+    with compilations() as found:
+        jax.jit(lambda x: x * 2 + 1)(jnp.arange(7))
+    assert found
+
+
+def test_out_is_written_over_in_place_and_gone(batched):
+    x = jnp.asarray(rows(50_000))
+    last = batched(x, W, out=batched(x, W))
+    places = {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(last)}
+    result = batched(x + 1, W, out=last)
+    assert {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(result)} == places
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(last))
+    same(result, batched(x + 1, W))
+
+
+def test_what_was_read_from_a_result_stays_when_its_memory_is_handed_back():
+    batched = batch(jnp.exp)
+    x = rows(20_000, width=1)
+    last = batched(x)
+    read = np.asarray(last)
+    kept = read.copy()
+    batched(x + 1, out=last)
+    np.testing.assert_array_equal(read, kept)
+
+
+def test_results_do_not_change_with_the_rows_they_came_from():
+    x = rows(40_000)
+    result = batch(lambda row: row)(x)
+    kept = x.copy()
+    x[:] = 0
+    np.testing.assert_array_equal(result, kept)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint32", "float16", "bfloat16", "complex64", "int4"])
+def test_every_dtype_comes_back_as_it_went_in(dtype):
+    x = jnp.arange(40_000).astype(dtype)
+    result = batch(lambda row: (row, row == row))(x)
+    same(result, (x, jnp.ones(40_000, bool)))
+
+
+def test_keys_are_rows_too():
+    keys = jax.random.split(jax.random.key(0), 300)
+    same(batch(lambda key: jax.random.normal(key, 3))(keys), jax.vmap(lambda key: jax.random.normal(key, 3))(keys))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 300, 1000, 5000])
+def test_a_batch_size_bounds_what_is_computed_at_a_time(batch_size):
+    seen = []
+
+    @jax.custom_batching.custom_vmap
+    def spy(x):
+        return x * 2
+
+    @spy.def_vmap
+    def rule(size, _, x):
+        seen.append(size)
+        return x * 2, True
+
+    x = np.arange(1000.0, dtype=np.float32)
+    np.testing.assert_array_equal(batch(spy, batch_size=batch_size)(x), x * 2)
+    assert max(seen) <= batch_size
+
+
+@pytest.mark.parametrize("in_axes", [(0, None), [0, {"w": None}], (1, None), (-1, {"w": None})])
+def test_axes_are_read_as_vmap_reads_them(in_axes):
+    def fun(x, w):
+        return neuron.chain_rule(x, w["w"])
+
+    args = (rows(700) if in_axes[0] == 0 else rows(700).T, {"w": W})
+    same(batch(fun, in_axes)(*args), jax.jit(jax.vmap(fun, tuple(in_axes)))(*args))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(1, 17), st.lists(st.sampled_from([0, 1, None]), min_size=3, max_size=3), st.data()
+)
+def test_any_axes_and_blocks_give_what_vmap_gives(count, batch_size, axes, data):
+    if all(axis is None for axis in axes):
+        axes[0] = 0
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**16)))
+    shapes = [(3,) if axis is None else tuple(np.insert([3], axis, count)) for axis in axes]
+    # Whole numbers: their sums and products are exact, so that a fused multiply-add rounds nothing otherwise.
+    args = [draw.integers(-99, 99, shape).astype(np.float32) for shape in shapes]
+
+    def fun(a, b, c):
+        return {"sum": a + b * c, "none": None, "one": a.max(), "constant": jnp.float32(2)}
+
+    want = jax.jit(jax.vmap(fun, tuple(axes)))(*args)
+    batched = batch(fun, tuple(axes), batch_size=batch_size)
+    got = batched(*args)
+    same(got, want)
+    same(batched(*args, out=got), want)
+
+
+def test_a_record_of_retained_gradients_can_be_batched():
+    fun = retain_grads(neuron.forward)
+    x = rows(9000)
+    same(batch(fun, (0, None))(x, W), jax.jit(jax.vmap(fun, (0, None)))(x, W))
+
+
+def test_a_batched_function_can_be_traced():
+    batched = batch(neuron.sigmoid)
+    z = jnp.linspace(-3, 3, 500)
+    np.testing.assert_array_equal(jax.jit(batched)(z), batched(z))
+    slopes = jax.jit(jax.grad(lambda z: batched(z).sum()))(z)
+    np.testing.assert_array_equal(slopes, jax.jit(jax.vmap(jax.grad(neuron.sigmoid)))(z))
+
+
+def test_a_function_that_closes_over_what_is_traced_can_be_batched():
+    x = np.arange(5.0, dtype=np.float32)
+    assert jax.grad(lambda w: batch(lambda x: w * x)(x).sum())(2.0) == 10
+    assert jax.jit(lambda w: batch(lambda x: w * x)(x).sum())(2.0) == 20
+
+
+def test_float64_is_kept_on_every_core():
+    with jax.enable_x64(True):
+        x = np.random.default_rng(0).standard_normal((900_000, 2))
+        result = batch(neuron.backprop, (0, None))(x, W.astype(np.float64))
+        assert result.output.dtype == np.float64
+        same(result, jax.jit(jax.vmap(neuron.backprop, (0, None)))(x, W.astype(np.float64)))
+    assert batch(jnp.exp)(np.zeros(3)).dtype == np.float32
+
+
+def test_settings_that_change_results_are_not_mixed_up():
+    batched = batch(lambda x: x + jnp.arange(3).astype(float).sum())
+    assert batched(np.zeros(2, np.float32)).dtype == np.float32
+    with jax.enable_x64(True):
+        assert batched(np.zeros(2, np.float32)).dtype == np.float64
+
+
+def test_results_are_written_into_numpy_arrays(tmp_path):
+    batched = batch(lambda x: {"sum": x.sum(), "twice": 2 * x})
+    x = rows(400_001)
+    out = {"sum": np.zeros(400_001, np.float32), "twice": np.memmap(tmp_path / "out", np.float32, "w+", shape=x.shape)}
+    assert batched(x, out=out) is out
+    same(jax.tree.map(np.asarray, out), batched(x))
+
+
+def test_results_are_written_into_numpy_arrays_from_devices_too():
+    mesh = jax.make_mesh((1,), ("rows",))
+    out = np.zeros(300, np.float32)
+    assert batch(jnp.exp, mesh=mesh)(np.arange(300.0, dtype=np.float32), out=out) is out
+    np.testing.assert_array_equal(out, jnp.exp(jnp.arange(300.0)))
+
+
+def test_rows_are_read_from_a_memory_map(tmp_path, batched):
+    np.save(tmp_path / "rows.npy", rows(20_000))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    same(batched(mapped, W), batched(rows(20_000), W))
+
+
+def test_a_stream_has_every_result_in_its_order(batched):
+    x = rows(1000)
+    blocks = [(x[start : start + 300], W) for start in range(0, 1000, 300)]
+    results = list(batched.stream(iter(blocks)))
+    assert [len(result.output) for result in results] == [300, 300, 300, 100]
+    same(jnp.concatenate([result.output for result in results]), batched(x, W).output)
+
+
+def test_a_stream_reads_one_call_ahead_and_no_more():
+    read = []
+
+    def calls():
+        for i in range(100):
+            read.append(i)
+            yield (np.full(3, i, np.float32),)
+
+    stream = batch(jnp.exp).stream(calls())
+    next(stream)
+    assert len(read) <= 2
+
+
+def test_an_error_in_what_a_stream_reads_reaches_its_user():
+    def calls():
+        yield (np.zeros(3, np.float32),)
+        raise OSError("the disk is gone")
+
+    stream = batch(jnp.exp).stream(calls())
+    assert next(stream).shape == (3,)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+
+
+def test_an_abandoned_stream_leaves_no_thread():
+    before = threading.active_count()
+    stream = batch(jnp.exp).stream((np.zeros(3, np.float32),) for _ in range(100))
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("types", ["Auto", "Explicit"])
+@pytest.mark.parametrize("count", [1, 2, 7, 100_000, 100_001])
+def test_rows_over_four_devices_equal_those_of_one(count, types, four_devices):
+    assert four_devices[types, count] == "equal"
+
+
+@pytest.fixture(scope="module")
+def four_devices():
+    """What a process with four CPU devices, a mesh of two by two, finds: (kind of axes, rows) -> "equal"."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4"}
+    script = on_devices.__file__
+    done = subprocess.run([sys.executable, "-W", "error", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = (line.split() for line in done.stdout.splitlines())
+    return {(types, int(count)): verdict for types, count, verdict in lines}
+
+
+ERRORS = [
+    (0, (np.float32(3),), r"args\[0\] has shape \(\), no axis 0 for its rows; where every row shares it"),
+    ((0, 2), (np.ones(3), np.ones((3, 2))), r"args\[1\] has shape \(3, 2\), no axis 2"),
+    ((0, 0), (np.ones(3), np.ones(4)), r"args\[0\] has 3 rows and args\[1\] has 4; expected as many in each"),
+    ((0,), (np.ones(3), np.ones(3)), r"there are 2 arguments and in_axes=\(0,\) is for 1"),
+    ((None, None), (np.ones(3), np.ones(3)), r"no argument has rows: in_axes is None for all of them"),
+    (("a", None), (np.ones(3), np.ones(3)), r"in_axes has 'a' for args\[0\]; expected the number of an axis"),
+    (({"b": 0}, 0), ({"a": np.ones(3)}, np.ones(3)), r"in_axes=.* does not fit the arguments"),
+    ((0, 0), (np.ones(3), "rows"), r"args\[1\] is a str; expected an array or a number"),
+]
+
+
+@pytest.mark.parametrize(("in_axes", "args", "text"), ERRORS)
+def test_arguments_that_are_no_rows_are_an_error(in_axes, args, text):
+    with pytest.raises(InputError, match=text):
+        batch(lambda *args: args[0], in_axes)(*args)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "8"])
+def test_a_batch_size_that_is_none_is_an_error(size):
+    with pytest.raises(InputError, match=r"batch_size is .*; expected a positive number of rows, or None"):
+        batch(jnp.exp, batch_size=size)
+
+
+def test_an_out_that_is_no_result_is_an_error_and_is_kept():
+    batched = batch(lambda x: {"y": x * 2})
+    x = rows(100)
+    right = batched(x)
+    for out, text in [
+        ([right["y"]], "out is .*; expected a result of this function"),
+        ({"y": "y"}, "out holds a str; expected the arrays of the last result, or NumPy arrays, and not both"),
+        ({"y": np.zeros((99, 2), np.float32)}, r"out holds float32\[99, 2\] where this result is float32\[100, 2\]"),
+        ({"y": np.broadcast_to(np.float32(0), (100, 2))}, "out holds a NumPy array that is read-only"),
+        (batched(x[:50]), r"out holds float32\[50, 2\] where this result is float32\[100, 2\]"),
+        ({"y": right["y"].astype(int)}, r"out holds int32\[100, 2\] where this result is float32"),
+    ]:
+        with pytest.raises(InputError, match=text):
+            batched(x, out=out)
+    last = batched(x, out=right)
+    with pytest.raises(InputError, match="out was used before; expected the last result"):
+        batched(x, out=right)
+    twice = batch(lambda x: (x * 2, x * 2))
+    with pytest.raises(InputError, match="out holds one array twice"):
+        twice(x, out=(last["y"], last["y"]))
+    assert not last["y"].is_deleted()
+
+
+def test_an_out_that_shares_memory_is_an_error_and_one_row_by_row_is_none():
+    twice, memory = batch(lambda x: (x * 2, x * 3)), np.zeros((9, 2), np.float32)
+    x = np.arange(9, dtype=np.float32)
+    with pytest.raises(InputError, match="out holds one array twice"):
+        twice(x, out=(memory[:, 0], memory[:, 0]))
+    assert twice(x, out=(memory[:, 0], memory[:, 1]))[1] is not None
+    np.testing.assert_array_equal(memory, np.stack([x * 2, x * 3], 1))
+
+    more = batch(lambda x: x + 1, batch_size=2)
+    for out, read in ((x[1:], x[:-1]), (x[:-1], x[1:])):
+        with pytest.raises(InputError, match="out shares memory with an argument"):
+            more(read, out=out)
+    square = np.eye(3, dtype=np.float32)
+    with pytest.raises(InputError, match="out shares memory with an argument"):
+        batch(lambda x: x + 1, 1)(square, out=square)
+    np.testing.assert_array_equal(more(x, out=x), np.arange(1, 10))
+    last = more(x)
+    with pytest.raises(InputError, match="out shares memory with an argument"):
+        more(last, out=last)
+    assert not last.is_deleted()
+
+
+def test_results_are_on_the_device_of_the_rows():
+    batched, last = batch(jnp.exp), jax.devices()[-1]
+    x = np.arange(300, dtype=np.float32)
+    assert batched(jax.device_put(x, last)).devices() == {last}
+    assert batched(jnp.asarray(x)).devices() == {jax.devices()[0]}
+    with pytest.raises(ValueError, match="incompatible devices"):
+        batch(jnp.add)(jax.device_put(x, jax.devices()[0]), jax.device_put(x, last))
+
+
+def test_an_out_of_numpy_that_would_not_be_written_is_an_error():
+    with pytest.raises(InputError, match="out is NumPy's and what it is for is traced"):
+        jax.jit(lambda x: batch(jnp.exp)(x, out=np.zeros(3, np.float32)))(np.zeros(3, np.float32))
+
+
+def test_a_stream_computes_with_the_settings_of_its_user():
+    seen = []
+
+    def fun(x):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return x
+
+    with jax.default_matmul_precision("float32"):
+        list(batch(fun).stream([(np.zeros(3, np.float32),)]))
+    assert set(seen) == {"float32"}
+
+
+def test_an_error_of_the_function_is_raised_as_it_is(batched):
+    with pytest.raises(InputError, match="expected w of shape"):
+        batched(rows(10), W[:2])
+
+
+def test_tags_keep_their_names_over_rows():
+    record = batch(retain_grads(lambda x: tag(jnp.sin(x), "s") ** 2))(np.linspace(0, 1, 300, dtype=np.float32))
+    assert record.names == ("s",)
+    assert record.grads["s"].shape == (300,)

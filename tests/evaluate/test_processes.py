@@ -1,0 +1,124 @@
+"""Several processes under JAX's own runtime: each its rows, and nothing half written when one of them dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import on_processes
+from jaxgrad import batch, neuron
+
+ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+EVALUATE = (sys.executable, "-m", "jaxgrad", "evaluate")
+
+
+@pytest.fixture
+def address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start(*command):
+    return subprocess.Popen(
+        [*map(str, command)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def evaluations(address, rows, out, *options):
+    processes = ("--coordinator", address, "--processes", 2, "--process")
+    return [start(*EVALUATE, rows, "-w", "0.5,-0.3,0.1", "-o", out, *options, *processes, i) for i in range(2)]
+
+
+def finish(processes):
+    """What each process printed; all of them must end well."""
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), said
+    return [out for out, _ in said]
+
+
+def test_a_batch_over_two_processes_equals_that_of_one_to_the_bit(address, tmp_path):
+    script = Path(on_processes.__file__)
+    finish([start(sys.executable, script, address, 2, i, tmp_path) for i in range(2)])
+    batched = batch(neuron.backprop, (0, None))
+    for process in range(2):
+        want = neuron.quantities(batched(on_processes.rows(process), on_processes.W))
+        with np.load(tmp_path / f"{process}.npz") as got:
+            assert set(got) == set(want)
+            for name, column in want.items():
+                np.testing.assert_array_equal(got[name], column)
+        error = (tmp_path / f"{process}.txt").read_text()
+        assert error.startswith("this process has 99999 rows and 2 devices of the mesh; over several processes each")
+        assert error.endswith("Add 1 rows and drop their results.")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".csv"])
+def test_two_processes_evaluate_half_of_the_rows_each(address, tmp_path, ending):
+    x = on_processes.rows(0)[:1001]
+    rows, out = tmp_path / f"rows{ending}", tmp_path / "out.npy"
+    np.save(rows, x) if ending == ".npy" else np.savetxt(rows, x, delimiter=",", fmt="%.9g")
+    said = finish(evaluations(address, rows, out))
+    parts = [tmp_path / f"out-0000{i}-of-00002.npy" for i in range(2)]
+    assert [
+        f"wrote {count} of 12 columns to {part}." in text
+        for count, part, text in zip((500, 501), parts, said, strict=True)
+    ] == [True, True]
+    assert sorted(tmp_path.iterdir()) == sorted([rows, *parts])
+    subprocess.run([*EVALUATE, rows, "-w", "0.5,-0.3,0.1", "-o", out], check=True, stdout=subprocess.DEVNULL)
+    assert np.concatenate([np.load(part) for part in parts]).tobytes() == np.load(out).tobytes()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_process_dies_the_other_ends_with_an_error_and_nothing_is_half_written(victim, address, tmp_path):
+    rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
+    np.save(rows, np.concatenate([on_processes.rows(i) for i in range(20)]))
+    processes = evaluations(address, rows, out, "--batch-size", 1000)
+    log = tmp_path / f"out-0000{victim}-of-00002.npy.part.log"
+    while not log.exists():
+        assert processes[victim].poll() is None, processes[victim].communicate()
+        time.sleep(0.01)
+    processes[victim].send_signal(signal.SIGKILL)
+    died = time.monotonic()
+    _, error = processes[1 - victim].communicate(timeout=60)
+    assert time.monotonic() - died < 60
+    assert processes[1 - victim].returncode not in (0, None)
+    assert "another task died" in error
+    assert not list(tmp_path.glob("*of-00002.npy"))
+    processes[victim].communicate()
+
+
+def test_when_one_process_cannot_go_on_the_other_ends_too(address, tmp_path):
+    x = on_processes.rows(0)[:1000].copy()
+    x[700] = np.nan
+    rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
+    np.save(rows, x)
+    processes = evaluations(address, rows, out)
+    first, second = (process.communicate(timeout=60) for process in processes)
+    assert processes[1].returncode == 2
+    assert "row 701, column x0: it is nan" in second[1]
+    assert processes[0].returncode not in (0, None)
+    assert "another task died" in first[1]
+    assert not list(tmp_path.glob("*of-00002.npy"))
+
+
+def test_resumed_after_a_death_they_finish_to_the_same_bytes(address, tmp_path):
+    rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
+    np.save(rows, np.concatenate([on_processes.rows(i) for i in range(20)]))
+    processes = evaluations(address, rows, out, "--batch-size", 1000)
+    log = tmp_path / "out-00000-of-00002.npy.part.log"
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        assert processes[0].poll() is None, processes[0].communicate()
+        time.sleep(0.01)
+    for process in processes:
+        process.kill()
+        process.communicate()
+    finish(evaluations(address, rows, out, "--batch-size", 1000, "--resume"))
+    subprocess.run([*EVALUATE, rows, "-w", "0.5,-0.3,0.1", "-o", out], check=True, stdout=subprocess.DEVNULL)
+    parts = [np.load(tmp_path / f"out-0000{i}-of-00002.npy") for i in range(2)]
+    assert np.concatenate(parts).tobytes() == np.load(out).tobytes()

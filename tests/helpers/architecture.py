@@ -1,0 +1,262 @@
+"""The rules of the house as functions of a source tree: each returns its violations, "file:line: what is wrong"."""
+
+import ast
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatch
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+EXTENSION_API = ("jax.extend", "jax.interpreters")
+MAY_USE_EXTENSION_API = {"_names/tag.py", "_program/jaxpr.py"}
+MAY_READ_EQUATIONS = ("_program/", "_names/tag.py")
+MAY_PRINT = {"__main__.py"}
+MAY_BE_IMPORTED = {"jaxgrad", "jax", "jaxlib", "numpy"} | set(sys.stdlib_module_names)
+ONLY_WITH = {"pytest_plugin.py": {"pytest"}}  # loaded by what it imports, and by nothing else
+TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "jaxgrad", "tests", "bench"}
+
+# Each floor imports from the floors below it only; the rooms of one floor are strangers.
+FLOORS = (
+    {"__main__"},
+    {"_cli"},
+    {"__init__"},
+    {"pytest_plugin", "reference"},
+    {"_document"},
+    {"_compare", "_ledger"},
+    {"_retain", "_evaluate"},
+    {"_program", "neuron"},
+    {"_names", "_graph", "_batch"},
+    {"_record"},
+    {"_errors"},
+)
+
+Names = Iterator[tuple[str, int]]
+
+
+def sources(package: Path) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(package.rglob("*.py")):
+        yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def place(path: Path, package: Path) -> str:
+    """A file's path within its package, as "_program/jaxpr.py"."""
+    return path.relative_to(package).as_posix()
+
+
+def modules(package: Path) -> dict[str, tuple[Path, ast.Module]]:
+    """Every module by its dotted name within the package; a folder's `__init__` goes by the folder's name."""
+    found = {}
+    for path, tree in sources(package):
+        parts = path.relative_to(package).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and parts[:-1] else parts)] = (path, tree)
+    return found
+
+
+def imported(module: ast.AST, package: str, at: str = "") -> Names:
+    """Full dotted name and line of everything imported: `from a import b` gives a.b.
+
+    `at` is the dotted place of the folder that a relative import starts from, "" for the package's own.
+    """
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = ".".join([package, *filter(None, at.split("."))][: None if node.level < 2 else 1 - node.level])
+            base = ".".join(filter(None, (start if node.level else "", node.module)))
+            yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def arrows(package: Path) -> dict[str, dict[str, int]]:
+    """Module -> the package's modules that it imports, inside functions too, and in which line."""
+    known = modules(package)
+    found: dict[str, dict[str, int]] = {}
+    for name, (path, tree) in known.items():
+        folder = ".".join(path.relative_to(package).parent.parts)
+        targets = ((_own(target, package.name, known), line) for target, line in imported(tree, package.name, folder))
+        found[name] = {to: line for to, line in targets if to is not None}
+    return found
+
+
+def import_cycles(package: Path) -> list[str]:
+    """Cycles among the package's modules, imports inside functions included."""
+    try:
+        TopologicalSorter(arrows(package)).prepare()
+    except CycleError as error:
+        return [" <- ".join(error.args[1])]
+    return []
+
+
+def arrows_that_point_up(package: Path) -> list[str]:
+    """Imports of a room on the same floor or above, and rooms that are on no floor."""
+    floor = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+    found = []
+    for name, targets in arrows(package).items():
+        room = name.partition(".")[0]
+        if room not in floor:
+            found.append(f"{room} is on no floor")
+            continue
+        for target, line in targets.items():
+            other = target.partition(".")[0]
+            if other != room and floor.get(other, -1) <= floor[room]:
+                found.append(f"{name}:{line}: imports {target}, which is not below {room}")
+    return sorted(set(found))
+
+
+def reading_equations(package: Path) -> list[str]:
+    """Where JAX's equations are read by a file that is not meant to: `.eqns`, `.primitive`, `eqn.params`."""
+    return sorted(
+        {
+            f"{where}:{node.lineno}: reads .{node.attr}"
+            for path, tree in sources(package)
+            if not (where := place(path, package)).startswith(MAY_READ_EQUATIONS)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and (node.attr in ("eqns", "primitive") or _is_params_of_eqn(node))
+        }
+    )
+
+
+def _is_params_of_eqn(node: ast.Attribute) -> bool:
+    return node.attr == "params" and isinstance(node.value, ast.Name) and node.value.id in ("eqn", "equation", "e")
+
+
+def _own(target: str, package: str, known: Mapping[str, object]) -> str | None:
+    """The package's module that a dotted name belongs to, if any."""
+    first, _, rest = target.partition(".")
+    if first != package:
+        return None
+    while rest and rest not in known:
+        rest = rest.rpartition(".")[0]
+    return rest or "__init__"
+
+
+def names_used(module: ast.Module, package: str) -> Names:
+    """Dotted names that a module uses in any spelling: imports, attributes, getattr, and names in strings."""
+    aliases: dict[str, str] = {}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            aliases |= {
+                a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0]
+                for a in node.names
+            }
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    prose = {id(n.value) for n in ast.walk(module) if isinstance(n, ast.Expr)}
+    yield from imported(module, package)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.value, node.lineno
+        elif dotted := _dotted(node, aliases):
+            yield dotted, node.lineno
+
+
+def _dotted(node: ast.AST, aliases: dict[str, str]) -> str | None:
+    match node:
+        case ast.Name(id=name):
+            return aliases.get(name)
+        case ast.Attribute(value=value, attr=attr):
+            base = _dotted(value, aliases)
+        case ast.Call(func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(attr)), *_]):
+            base = _dotted(value, aliases)
+        case _:
+            return None
+    return base and f"{base}.{attr}"
+
+
+def _within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+def uses_of(package: Path, *modules: str, allowed: frozenset[str] | set[str] = frozenset()) -> list[str]:
+    """Where the package uses one of the modules, in a file that is not allowed to."""
+    return sorted(
+        {
+            f"{place(path, package)}:{line}: uses {module}"
+            for path, tree in sources(package)
+            if place(path, package) not in allowed
+            for name, line in names_used(tree, package.name)
+            for module in modules
+            if _within(name, module)
+        }
+    )
+
+
+def printing_or_exiting(package: Path) -> list[str]:
+    """Where a file other than the command line prints, writes to a standard stream, or exits."""
+    speaks = ("sys.stdout", "sys.stderr", "sys.exit", "os._exit", "os.abort", "sys.__stdout__", "sys.__stderr__")
+    found = set()
+    for path, tree in sources(package):
+        if place(path, package) in MAY_PRINT:
+            continue
+        for name, line in names_used(tree, package.name):
+            found |= {f"{place(path, package)}:{line}: uses {word}" for word in speaks if _within(name, word)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id in ("print", "exit", "quit", "SystemExit"):
+                found.add(f"{place(path, package)}:{node.lineno}: uses {node.id}")
+    return sorted(found)
+
+
+def foreign_imports(package: Path) -> list[str]:
+    """Module-level imports of what is no runtime dependency; inside a function they may stand."""
+    return sorted(
+        f"{place(path, package)}:{line}: imports {name}"
+        for path, tree in sources(package)
+        for node in _outside_functions(tree)
+        for name, line in imported(node, package.name)
+        if name.partition(".")[0] not in MAY_BE_IMPORTED | ONLY_WITH.get(place(path, package), set())
+    )
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """Every import statement that runs when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child
+        elif not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield from _outside_functions(child)
+
+
+def private_or_extra_in_init(package: Path) -> list[str]:
+    """What `__init__.py` holds beside a docstring, imports of public names, `__version__` and `__all__`."""
+    tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    found, bound, public = [], {"__version__"}, []
+    for statement in tree.body:
+        match statement:
+            case ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.ImportFrom(module=str(module)) if _within(module, package.name):
+                bound |= {alias.asname or alias.name for alias in statement.names}
+            case ast.Assign(targets=[ast.Name(id="__version__")], value=ast.Constant(value=str())):
+                pass
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List(elts=elements)):
+                public = [ast.literal_eval(element) for element in elements]
+            case _:
+                found.append(f"__init__.py:{statement.lineno}: is no public name: {ast.unparse(statement)}")
+    private = [name for name in public if name.startswith("_") and name != "__version__"]
+    found += [f"__init__.py: {name} is private" for name in private]
+    found += [f"__init__.py: {name} is not both imported and in __all__" for name in sorted(bound ^ set(public))]
+    return found
+
+
+def stray_at_top_level(root: Path) -> list[str]:
+    """What stands at the top beside what belongs there, dotfiles, and what git ignores."""
+    ignored = [line.rstrip("/") for line in (root / ".gitignore").read_text(encoding="utf-8").split()]
+    names = sorted(path.name for path in root.iterdir())
+    return [
+        name
+        for name in names
+        if name not in TOP_LEVEL and not name.startswith(".") and not any(fnmatch(name, p) for p in ignored)
+    ]
+
+
+RULES: dict[str, Callable[[Path], list[str]]] = {
+    "the modules import one another without a cycle": import_cycles,
+    "each floor imports from the floors below it": arrows_that_point_up,
+    "JAX's equations are read in _program and _names/tag only": reading_equations,
+    "jax._src is used nowhere": lambda package: uses_of(package, "jax._src", "_src"),
+    "the extension API is used in two files": lambda package: uses_of(
+        package, *EXTENSION_API, allowed=MAY_USE_EXTENSION_API
+    ),
+    "only the command line prints and exits": printing_or_exiting,
+    "only runtime dependencies are imported": foreign_imports,
+    "__init__.py holds public names and nothing else": private_or_extra_in_init,
+}
