@@ -50,7 +50,7 @@ jax.config.update("jax_num_cpu_devices", CORES)
 
 from jaxgrad import batch, neuron, retain_grads  # noqa: E402
 from jaxgrad._evaluate.evaluate import evaluate  # noqa: E402
-from jaxgrad._evaluate.task import plan  # noqa: E402
+from jaxgrad._evaluate.task import plan_task  # noqa: E402
 
 W = np.array([0.5, -0.3, 0.1], np.float32)
 NAMES = ("z", "k", "h", "f", "df/dz", "df/dk", "df/dw0", "df/dw1", "df/dx0", "df/dx1")
@@ -309,7 +309,7 @@ def save(rows: Path, count: int) -> None:
 def from_file_to_file(count: int, ending: str, repeats: int, folder: Path) -> dict[str, Any]:
     rows, out, copy = (folder / f"{name}{ending}" for name in ("rows", "out", "copy"))
     save(rows, count)
-    task = plan(rows, "0.5,-0.3,0.1")
+    task = plan_task(rows, "0.5,-0.3,0.1")
     begun = time.perf_counter()
     evaluate(task, out, overwrite=True)
     first = time.perf_counter() - begun

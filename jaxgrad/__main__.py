@@ -17,7 +17,7 @@ from jaxgrad._document.check import check
 from jaxgrad._document.load import load
 from jaxgrad._errors import InputError, JaxgradError
 from jaxgrad._evaluate.evaluate import Summary, evaluate, share_of
-from jaxgrad._evaluate.task import plan
+from jaxgrad._evaluate.task import plan_task
 from jaxgrad._ledger.ledger import ledger
 
 AGREE, DIFFER, CANNOT, INTERRUPTED = 0, 1, 2, 130
@@ -103,7 +103,7 @@ def _evaluate_share(arguments: argparse.Namespace, index: int, processes: int) -
     try:
         if out.exists() and os.path.exists(arguments.w) and out.samefile(arguments.w):
             raise InputError(f'"{out}" holds the weights; expected another file for the output.')
-        task = plan(
+        task = plan_task(
             arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
             batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, share=(index, processes),
         )  # fmt: skip

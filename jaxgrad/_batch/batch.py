@@ -139,7 +139,7 @@ class _Plan:
     def __init__(self, block: blocks.Block, batch_size: int | None, mesh: Mesh | None):
         self.block = block
         self._batch_size = batch_size
-        self._from_host: host.Program | None = None
+        self._from_host: host.HostProgram | None = None
         self._on_devices = devices.compiled(block, mesh, all_at_once=batch_size is None)
         self._mesh = mesh
 
@@ -164,7 +164,7 @@ class _Plan:
                 result[...] = leaf
             return
         if self._from_host is None:
-            self._from_host = host.Program(self.block, rows, self._batch_size)
+            self._from_host = host.HostProgram(self.block, rows, self._batch_size)
         self._from_host(results, rows)
 
     def _run(self, rows: Rows, out: list[jax.Array] | None) -> list[Any]:

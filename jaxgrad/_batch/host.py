@@ -15,7 +15,7 @@ from jaxgrad._batch.threads import on_every_core
 CALL = 12 << 20  # bytes that a call from the host computes: milliseconds, of which its overhead is 0.1
 
 
-class Program:
+class HostProgram:
     """A block's function for any number of rows, compiled once for `size` of them."""
 
     def __init__(self, block: Block, rows: Rows, batch_size: int | None):

@@ -12,11 +12,11 @@ from jaxgrad._evaluate.formats.csv_text import CsvSink, read_csv
 from jaxgrad._evaluate.formats.npy import NpySink, read_npy
 from jaxgrad._evaluate.formats.parquet import ParquetSink, read_parquet
 from jaxgrad._evaluate.sink import WRITES, Sink
-from jaxgrad._evaluate.source import READS, Source, readable
+from jaxgrad._evaluate.source import READS, RowFile, readable
 from jaxgrad._evaluate.unfinished import Resumable
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path) -> RowFile:
     """Opens a .csv, .npy, .parquet or .arrow file, by its ending.
 
     Raises:
@@ -30,7 +30,7 @@ def open_source(path: str | Path) -> Source:
         raise InputError(f'there is no file "{path}"; expected rows of numbers in it.')
     if not path.stat().st_size:
         raise InputError(f'"{path}" is empty; expected rows of numbers.')
-    source: Source = readable(path, lambda: readers[path.suffix.lower()](path))
+    source: RowFile = readable(path, lambda: readers[path.suffix.lower()](path))
     if not source.names:
         raise InputError(f'"{path}" has no columns; expected one for each input.')
     twice = next((name for name in source.names if source.names.count(name) > 1), None)

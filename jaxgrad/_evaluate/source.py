@@ -25,7 +25,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Source:
+class RowFile:
     """A file of rows.
 
     Attributes:
@@ -58,7 +58,7 @@ def _errors_of_files() -> tuple[type[Exception], ...]:
     return OSError, ValueError, EOFError, *((loaded.ArrowException,) if loaded else ())
 
 
-def blocks(source: Source, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+def blocks(source: RowFile, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
     """The source's rows from `start` on in blocks of exactly `size` rows, but for the last."""
     waiting: list[Chunk] = []
     for chunk in _read_on(source, positions, start, size):
@@ -71,7 +71,7 @@ def blocks(source: Source, positions: Sequence[int], start: int, size: int) -> I
         yield _joined(waiting)
 
 
-def _read_on(source: Source, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+def _read_on(source: RowFile, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
     chunks = readable(source.path, lambda: source.chunks(positions, start, size))
     while (chunk := readable(source.path, lambda: next(chunks, None))) is not None:
         if len(chunk):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxgrad import neuron
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.files import open_source
-from jaxgrad._evaluate.source import Source, blocks
+from jaxgrad._evaluate.source import RowFile, blocks
 
 BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
 MOST = 1 << 31  # rows at a time, whatever is asked for
@@ -36,7 +36,7 @@ class Task:
       start, stop: the rows of the source that are this process's; None where that is to its end.
     """
 
-    source: Source
+    source: RowFile
     positions: tuple[int, ...]
     weights: np.ndarray[Any, Any]
     keep: tuple[str, ...]
@@ -65,7 +65,7 @@ class Task:
         }
 
 
-def plan(
+def plan_task(
     rows: str | Path,
     weights: str,
     *,
@@ -105,13 +105,13 @@ def plan(
     return Task(source, positions, w, kept, found, block, on_bad_row, start, stop)
 
 
-def _positions(source: Source, columns: Sequence[str] | None) -> tuple[int, ...]:
+def _positions(source: RowFile, columns: Sequence[str] | None) -> tuple[int, ...]:
     if columns is None:
         return tuple(range(len(source.names)))
     return tuple(_position(source, column) for column in columns)
 
 
-def _position(source: Source, column: str) -> int:
+def _position(source: RowFile, column: str) -> int:
     if column in source.names:
         return source.names.index(column)
     if column.isdecimal() and int(column) < len(source.names):
@@ -122,7 +122,7 @@ def _position(source: Source, column: str) -> int:
     )
 
 
-def _dtype(source: Source, positions: Sequence[int], dtype: str | None) -> np.dtype[Any]:
+def _dtype(source: RowFile, positions: Sequence[int], dtype: str | None) -> np.dtype[Any]:
     if dtype is not None:
         return np.dtype(dtype)
     found = {kind for position in positions if (kind := source.dtypes[position]) is not None and kind.kind == "f"}
@@ -180,7 +180,7 @@ def _kept(names: Sequence[str], keep: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in keep))
 
 
-def _share(source: Source, positions: Sequence[int], block: int, share: tuple[int, int]) -> tuple[int, int | None]:
+def _share(source: RowFile, positions: Sequence[int], block: int, share: tuple[int, int]) -> tuple[int, int | None]:
     """First and last row of a process."""
     index, processes = share
     count = source.count

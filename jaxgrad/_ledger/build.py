@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad._ledger.jacobians import AS_THEY_ARE, OTHERS_AND_FALSE, OTHERS_AND_TRUE, Derivatives
-from jaxgrad._ledger.node_names import Source, size_of
-from jaxgrad._ledger.plan import Plan
+from jaxgrad._ledger.node_names import Origin, size_of
+from jaxgrad._ledger.plan import LedgerPlan
 
 Array = np.ndarray[Any, Any]
 
 
-def read_graph(plan: Plan, leaves: Sequence[Any]) -> Graph:
+def read_graph(plan: LedgerPlan, leaves: Sequence[Any]) -> Graph:
     """The ledger's numbers, by one compiled program, and its graph."""
     leaves = list(leaves)
     output, values, reached, grads, found = jax.device_get(plan.compute(leaves, np.int32(AS_THEY_ARE)))
@@ -35,7 +35,7 @@ def read_graph(plan: Plan, leaves: Sequence[Any]) -> Graph:
     return Graph(nodes, edges, plan.output)
 
 
-def _blocks(plan: Plan, found: Sequence[Derivatives]) -> dict[tuple[int, str], Array]:
+def _blocks(plan: LedgerPlan, found: Sequence[Derivatives]) -> dict[tuple[int, str], Array]:
     """(source, target) -> local derivative of shape target.shape + source.shape."""
     names, blocks = list(plan.targets), {}
     for (kind, wanted), made in zip(plan.kinds, found, strict=True):
@@ -52,7 +52,7 @@ def _blocks(plan: Plan, found: Sequence[Derivatives]) -> dict[tuple[int, str], A
     return blocks
 
 
-def _pulled(plan: Plan, found: Sequence[Derivatives]) -> dict[tuple[int, str], Array]:
+def _pulled(plan: LedgerPlan, found: Sequence[Derivatives]) -> dict[tuple[int, str], Array]:
     """(source, target) -> contribution, where the local derivative is not kept."""
     names = list(plan.targets)
     return {
@@ -71,7 +71,7 @@ def _contribution(bar: Array, local: Array) -> Array:
 
 
 def _used_elements(
-    plan: Plan, leaves: list[Any], blocks: Mapping[tuple[int, str], Array]
+    plan: LedgerPlan, leaves: list[Any], blocks: Mapping[tuple[int, str], Array]
 ) -> dict[tuple[int, str], Array]:
     """For each split argument, which of its elements a target is computed from: by other numbers than this input's."""
     split = {s for s, source in enumerate(plan.sources) if source.elements}
@@ -85,7 +85,7 @@ def _used_elements(
 
 
 def _edges(
-    plan: Plan,
+    plan: LedgerPlan,
     s: int,
     target: str,
     local: Array | None,
@@ -108,7 +108,7 @@ def _edges(
             yield Edge(name, target, None if columns is None else columns[..., i][()], share, note)
 
 
-def _why_no_local(source: Source, aval: Any) -> str:
+def _why_no_local(source: Origin, aval: Any) -> str:
     if jnp.issubdtype(source.aval.dtype, jnp.complexfloating) or jnp.issubdtype(aval.dtype, jnp.complexfloating):
         return "complex: the local derivative is no one array; the contribution is pulled back"
     rows, columns = size_of(aval), source.size
@@ -116,7 +116,7 @@ def _why_no_local(source: Source, aval: Any) -> str:
 
 
 def _nodes(
-    plan: Plan, leaves: Sequence[Any], grads: Sequence[Any], values: Any, reached: Any, output: Any
+    plan: LedgerPlan, leaves: Sequence[Any], grads: Sequence[Any], values: Any, reached: Any, output: Any
 ) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for source, value, grad in zip(plan.sources, leaves, grads, strict=False):
@@ -137,7 +137,7 @@ def _nodes(
 
 
 def _on_the_way(
-    plan: Plan, nodes: dict[str, Node], edges: dict[tuple[str, str], Edge]
+    plan: LedgerPlan, nodes: dict[str, Node], edges: dict[tuple[str, str], Edge]
 ) -> tuple[dict[str, Node], dict[tuple[str, str], Edge]]:
     """The nodes that the output is computed from, and the arguments: without tags nobody asked for the others."""
     reaching, open_ = {plan.output}, [plan.output]

@@ -17,7 +17,7 @@ _GOLDEN = 0.6180339887  # its multiples, modulo 1, are far from each other
 AS_THEY_ARE, OTHERS_AND_TRUE, OTHERS_AND_FALSE = range(3)  # what stands for the numbers in a pullback
 
 
-class Wanted(NamedTuple):
+class JacobianSpec(NamedTuple):
     """What there is to know of the pieces of a kind.
 
     Attributes:
@@ -48,7 +48,7 @@ class Derivatives(NamedTuple):
     pulled: dict[tuple[int, int], Any]
 
 
-def dependence(kind: Kind, wanted: Wanted, inputs: Sequence[Any], outputs: Sequence[Any]) -> list[set[int]]:
+def dependence(kind: Kind, wanted: JacobianSpec, inputs: Sequence[Any], outputs: Sequence[Any]) -> list[set[int]]:
     """For each varied input, the outputs whose cotangents reach it; `inputs` and `outputs` are types."""
 
     def links(inputs: Sequence[Any], cotangents: list[Any]) -> Any:
@@ -58,7 +58,9 @@ def dependence(kind: Kind, wanted: Wanted, inputs: Sequence[Any], outputs: Seque
     return [{i - len(inputs) for i in on if i >= len(inputs)} for on in found]
 
 
-def derivatives(kind: Kind, wanted: Wanted, arrays: Sequence[Any], bars: Sequence[Any], numbers: Any) -> Derivatives:
+def derivatives(
+    kind: Kind, wanted: JacobianSpec, arrays: Sequence[Any], bars: Sequence[Any], numbers: Any
+) -> Derivatives:
     """The local derivatives of a kind's pieces.
 
     Args:
@@ -84,7 +86,7 @@ def derivatives(kind: Kind, wanted: Wanted, arrays: Sequence[Any], bars: Sequenc
     return found
 
 
-def _pullback(kind: Kind, wanted: Wanted, inputs: Sequence[Any]) -> Callable[..., Any]:
+def _pullback(kind: Kind, wanted: JacobianSpec, inputs: Sequence[Any]) -> Callable[..., Any]:
     """Cotangents of the outputs -> those of the varied inputs."""
 
     def run(varied: Sequence[Any]) -> list[Any]:
@@ -100,7 +102,7 @@ def _first(pullback: Callable[..., Any], cotangents: Sequence[Any]) -> Any:
     return bars
 
 
-def _rows(pullback: Any, wanted: Wanted, outputs: Sequence[Any], batch: int) -> dict[int, Any]:
+def _rows(pullback: Any, wanted: JacobianSpec, outputs: Sequence[Any], batch: int) -> dict[int, Any]:
     """The rows of the Jacobians of all small outputs: their one-hots pulled back."""
     small = [outputs[o] for o in wanted.small_outputs]
     n_rows = sum(map(size_of, small))
@@ -127,7 +129,7 @@ def _one_hot(outputs: Iterable[Any], n_rows: int) -> list[Any]:
     return rows
 
 
-def _pulled(pullback: Any, wanted: Wanted, bars: Sequence[Any]) -> dict[tuple[int, int], Any]:
+def _pulled(pullback: Any, wanted: JacobianSpec, bars: Sequence[Any]) -> dict[tuple[int, int], Any]:
     """Each output's gradient pulled back alone, to the inputs between which no Jacobian is kept."""
     found = {}
     for o in range(len(bars)):

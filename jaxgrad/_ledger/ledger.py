@@ -19,7 +19,7 @@ from jaxgrad._graph.grade import Answer, Grade, grade
 from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad._graph.summary import summary
 from jaxgrad._ledger.build import read_graph
-from jaxgrad._ledger.plan import Plan, plan_of
+from jaxgrad._ledger.plan import LedgerPlan, plan_ledger
 from jaxgrad._retain.arguments import differentiable
 from jaxgrad._retain.selection import name_patterns
 
@@ -167,7 +167,7 @@ def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) ->
       -0.25 -1.0 0.5
     """
     patterns = name_patterns(names)
-    plans: dict[Any, Plan] = {}
+    plans: dict[Any, LedgerPlan] = {}
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def read(*args: Any, **kwargs: Any) -> Ledger:
@@ -186,7 +186,7 @@ def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) ->
         rest = [leaf for i, leaf in enumerate(leaves) if i not in set(varied)]
         key = (structure, tuple(varied), tuple(_type(leaves[i]) for i in varied), tuple(map(_constant, rest)))
         if key not in plans:
-            plans[key] = plan_of(fun, args, kwargs, varied, patterns)
+            plans[key] = plan_ledger(fun, args, kwargs, varied, patterns)
         plan, varied_leaves = plans[key], [leaves[i] for i in varied]
         return Ledger(
             read_graph(plan, varied_leaves), lambda: read_graph(plan, [_nearby(leaf) for leaf in varied_leaves])

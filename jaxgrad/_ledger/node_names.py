@@ -12,7 +12,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 SPLIT = 16  # an argument of up to so many elements is one node an element
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """Where edges start: an argument's array, or an intermediate."""
 
     name: str
@@ -26,7 +26,7 @@ class Source(NamedTuple):
 
 def argument_sources(
     fun: Callable[..., Any], args: tuple[Any, ...], varied: list[int], taken: set[str]
-) -> list[Source]:
+) -> list[Origin]:
     """The arguments' arrays, named after their parameters; each name is used once."""
     parameters = _parameters(fun, len(args))
     paths = [(parameters[path[0].idx] + keystr(path[1:]), leaf) for path, leaf in tree_flatten_with_path(args)[0]]
@@ -38,7 +38,7 @@ def argument_sources(
         elements = _elements(name, aval.shape, taken) if split else ()
         name = free(name, taken, "argument")
         taken |= {name, *elements}
-        sources.append(Source(name, aval, elements))
+        sources.append(Origin(name, aval, elements))
     return sources
 
 

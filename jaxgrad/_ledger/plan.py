@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from jaxgrad._ledger.jacobians import Wanted, dependence, derivatives
-from jaxgrad._ledger.node_names import Source, argument_sources, free, size_of
+from jaxgrad._ledger.jacobians import JacobianSpec, dependence, derivatives
+from jaxgrad._ledger.node_names import Origin, argument_sources, free, size_of
 from jaxgrad._program.find_sites import operations, output_site, tagged
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
@@ -25,7 +25,7 @@ _ALL_JACOBIANS = 4_000_000  # ... or fewer, where all of them together would hav
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class LedgerPlan:
     """A program cut at its nodes: all that is known before there are numbers, and what computes them.
 
     Attributes:
@@ -40,7 +40,7 @@ class Plan:
     traced: Program
     sites: tuple[Site, ...]
     by_operation: bool
-    arguments: tuple[Source, ...]
+    arguments: tuple[Origin, ...]
     output: str
     output_site: int | None
 
@@ -50,10 +50,10 @@ class Plan:
         return [i for i, site in enumerate(self.sites) if site.note is None]
 
     @cached_property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[Origin, ...]:
         """The arguments' arrays, then the intermediates that have a gradient."""
         sites = [self.sites[i] for i in self.probed]
-        return (*self.arguments, *(Source(s.name, jax.eval_shape(s.present, s.probe()), ()) for s in sites))
+        return (*self.arguments, *(Origin(s.name, jax.eval_shape(s.present, s.probe()), ()) for s in sites))
 
     @cached_property
     def targets(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Plan:
         return _small(self.sources, self.targets)
 
     @cached_property
-    def kinds(self) -> list[tuple[Kind, Wanted]]:
+    def kinds(self) -> list[tuple[Kind, JacobianSpec]]:
         """The pieces from node to node, by their kind; and what is wanted of each."""
         return [(kind, self._wanted(kind.pieces[0])) for kind in self._segments[0]]
 
@@ -123,20 +123,20 @@ class Plan:
         computed = [self.sites[i].present(values[i]) for i in self.probed]
         return computed if self.output_site is not None else [*computed, result]
 
-    def _wanted(self, piece: Piece) -> Wanted:
+    def _wanted(self, piece: Piece) -> JacobianSpec:
         names, sources = list(self.targets), self.sources
         varied = tuple(k for k, i in enumerate(piece.inputs) if i < len(sources))
         small = tuple(k for k in varied if sources[piece.inputs[k]].name in self.small)
-        return Wanted(varied, small, tuple(o for o, i in enumerate(piece.outputs) if names[i] in self.small))
+        return JacobianSpec(varied, small, tuple(o for o, i in enumerate(piece.outputs) if names[i] in self.small))
 
 
-def plan_of(
+def plan_ledger(
     fun: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     varied: list[int],
     patterns: tuple[str, ...] | None,
-) -> Plan:
+) -> LedgerPlan:
     leaves, structure = tree_flatten(args)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
@@ -153,10 +153,10 @@ def plan_of(
     taken = {site.name for site in sites}
     output = sites[at].name if at is not None else free("output", taken, "result")
     arguments = argument_sources(fun, args, varied, {*taken, output})
-    return Plan(traced, sites, by_operation, tuple(arguments), output, at)
+    return LedgerPlan(traced, sites, by_operation, tuple(arguments), output, at)
 
 
-def _small(sources: Sequence[Source], targets: Mapping[str, Any]) -> set[str]:
+def _small(sources: Sequence[Origin], targets: Mapping[str, Any]) -> set[str]:
     """The nodes between which local derivatives are kept."""
     avals = {source.name: source.aval for source in sources} | dict(targets)
     real = {name: size_of(aval) for name, aval in avals.items() if not jnp.issubdtype(aval.dtype, jnp.complexfloating)}

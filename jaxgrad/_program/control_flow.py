@@ -17,8 +17,8 @@ from jax.sharding import PartitionSpec
 Eqn = Any  # an equation of a jaxpr
 Probes = dict[int, Any]  # site -> the probe that its gradient is taken with respect to
 Avals = dict[int, Any]
-Found = tuple[dict[int, Any], dict[int, Any]]  # site -> value, site -> was it reached
-Body = Callable[[Sequence[Any], Probes], tuple[list[Any], Found]]  # (operands, probes) -> (results, found)
+TagResults = tuple[dict[int, Any], dict[int, Any]]  # site -> value, site -> was it reached
+Body = Callable[[Sequence[Any], Probes], tuple[list[Any], TagResults]]  # (operands, probes) -> (results, found)
 Live = list[bool]  # for each variable: does it reach the output?
 Flow = Callable[[Live], Live]  # a body's live results -> its live operands
 
@@ -39,7 +39,7 @@ class Control(NamedTuple):
 
     bodies: Callable[[Eqn], Sequence[Any]]
     liveness: Callable[[Eqn, Live, Sequence[Flow]], Live]
-    rebuild: Callable[[Eqn, Sequence[Any], Sequence[Body], Probes, Avals], tuple[Sequence[Any], Found]]
+    rebuild: Callable[[Eqn, Sequence[Any], Sequence[Body], Probes, Avals], tuple[Sequence[Any], TagResults]]
     lead: Callable[[Eqn, Any], tuple[int, ...]] = lambda eqn, aval: ()
     operand: int | None = None
     branches: bool = False
@@ -158,7 +158,7 @@ def _cond(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Pro
     shapes = [jax.eval_shape(body, shared, probes)[1] for body in bodies]
 
     def branch(taken: Body) -> Body:
-        def run(shared: Sequence[Any], probes: Probes) -> tuple[list[Any], Found]:
+        def run(shared: Sequence[Any], probes: Probes) -> tuple[list[Any], TagResults]:
             results, (values, reached) = taken(shared, probes)
             values, reached = dict(values), _all(reached, values, hit=True)
             for other_values, other_reached in shapes:
@@ -206,7 +206,7 @@ def _shard_map(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes
     axes = {site: _shard_axes(eqn, aval) for site, aval in avals.items()}
     specs = {site: PartitionSpec(axes[site]) if axes[site] else PartitionSpec() for site in avals}
 
-    def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], Found]:
+    def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], TagResults]:
         own = {site: probe[0] if axes[site] else probe for site, probe in probes.items()}
         results, (values, reached) = bodies[0](operands, own)
         return results, ({site: v[None] if axes[site] else v for site, v in values.items()}, reached)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgrad._program.control_flow import CONTROLS, Body, Eqn, Found, Probes
+from jaxgrad._program.control_flow import CONTROLS, Body, Eqn, Probes, TagResults
 from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened
 from jaxgrad._program.promotion import Wide
 from jaxgrad._program.sites import Site
@@ -30,7 +30,7 @@ def run(
     *,
     cut: bool = False,
     wide: Wide | None = None,
-) -> tuple[Any, Any, Found]:
+) -> tuple[Any, Any, TagResults]:
     """Evaluates a program with a probe at the sites.
 
     Args:
@@ -69,7 +69,7 @@ class _Run:
 
     def program(
         self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], probes: Probes, path: Path
-    ) -> tuple[list[Any], Found]:
+    ) -> tuple[list[Any], TagResults]:
         given = [*consts, *arguments]
         if self.wide:
             given = [self.wide.cast(value) for value in given]
@@ -90,7 +90,9 @@ class _Run:
         # A constant of the program is what it was when rounded to the program's dtype.
         return self.wide.cast(jnp.asarray(atom.val, atom.aval.dtype)) if self.wide else atom.val
 
-    def equation(self, eqn: Eqn, operands: Sequence[Any], probes: Probes, here: Path) -> tuple[Sequence[Any], Found]:
+    def equation(
+        self, eqn: Eqn, operands: Sequence[Any], probes: Probes, here: Path
+    ) -> tuple[Sequence[Any], TagResults]:
         sites = self.inside.get(here, {})
         at_it = any(site.path == here for site in sites.values())
         if at_it:
@@ -101,7 +103,7 @@ class _Run:
             return CONTROLS[eqn.primitive.name].rebuild(eqn, operands, self.bodies(eqn, here), own, avals)
         return _bind_wide(eqn, operands, self.wide) if self.wide else bind(eqn, operands), ({}, {})
 
-    def joined(self, results: list[Any], sites: dict[int, Site], probes: Probes) -> tuple[list[Any], Found]:
+    def joined(self, results: list[Any], sites: dict[int, Site], probes: Probes) -> tuple[list[Any], TagResults]:
         """An equation's results, with the probes of the sites at it."""
         values = {i: _array(results[site.result]) for i, site in sites.items()}
         for i, site in sites.items():
@@ -111,7 +113,7 @@ class _Run:
 
     def bodies(self, eqn: Eqn, here: Path) -> list[Body]:
         def body(j: int, jaxpr: Any) -> Body:
-            def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], Found]:
+            def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], TagResults]:
                 return self.program(*opened(jaxpr), operands, probes, (*here, j))
 
             return run

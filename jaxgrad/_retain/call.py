@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from jaxgrad._errors import OutputError
-from jaxgrad._program.control_flow import Found, Probes
+from jaxgrad._program.control_flow import Probes, TagResults
 from jaxgrad._program.find_sites import tagged
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
@@ -19,7 +19,7 @@ from jaxgrad._retain.arguments import check_scalar, differentiable, is_array
 from jaxgrad._retain.selection import name_patterns, select
 
 
-class Plan(NamedTuple):
+class TracedCall(NamedTuple):
     """A call of a function, traced and checked: everything but the arithmetic.
 
     Attributes:
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     arg_grads: Callable[[Sequence[Any]], tuple[Any, ...]]
     aux: Callable[[list[Any]], Any]
 
-    def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, Found]:
+    def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, TagResults]:
         """Output, arrays of the auxiliary data, and what the tags hold, on other leaves; see `interpreter.run`."""
         return run(self.program, self.sites, leaves, probes, wide=wide)
 
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
         return {site.name: site.note for site in self.sites if site.note}
 
 
-def plan(
+def trace_call(
     fun: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -61,7 +61,7 @@ def plan(
     has_aux: bool = False,
     names: str | Iterable[str] | None = None,
     scalar: bool = True,
-) -> Plan:
+) -> TracedCall:
     """Traces `fun(*args, **kwargs)` and selects its tags; every error that the call deserves is raised here."""
     leaves, structure = tree_flatten(args)
     varied = differentiable(args, argnums)
@@ -87,7 +87,7 @@ def plan(
         return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
 
     sites = select(tagged(traced), name_patterns(names))
-    return Plan(traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux))
+    return TracedCall(traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux))
 
 
 def _pair(result: Any) -> tuple[Any, Any]:

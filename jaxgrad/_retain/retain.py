@@ -9,7 +9,7 @@ from jax import lax
 from jax.tree_util import Partial
 
 from jaxgrad._record import Record
-from jaxgrad._retain.call import Plan, plan
+from jaxgrad._retain.call import TracedCall, trace_call
 from jaxgrad._retain.selection import name_patterns
 
 
@@ -66,7 +66,7 @@ def retain_grads(
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: Any, **kwargs: Any) -> Record:
-        retained = _retain(plan(fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns))
+        retained = _retain(trace_call(fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns))
         arg_grads, grads = retained.pullback(_one(retained.output))
         return Record(
             output=retained.output,
@@ -110,7 +110,7 @@ def retain_vjp(
       >>> print(values["y"], grads["y"].round(2), arg_grads[0].round(2))
       [0. 2.] [ 1.   -0.42] [ 2.   -0.83]
     """
-    retained = _retain(plan(fun, primals, {}, names=names, scalar=False))
+    retained = _retain(trace_call(fun, primals, {}, names=names, scalar=False))
     return retained.output, retained.values, retained.pullback
 
 
@@ -123,7 +123,7 @@ class _Retained(NamedTuple):
     pullback: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
-def _retain(planned: Plan) -> _Retained:
+def _retain(planned: TracedCall) -> _Retained:
     """One `jax.vjp`: the output, the values, and what pulls a cotangent back to all of them."""
     sites = planned.sites
 

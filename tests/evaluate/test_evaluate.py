@@ -21,7 +21,7 @@ from jaxgrad import InputError, batch, neuron
 from jaxgrad.__main__ import main
 from jaxgrad._evaluate import files, source, unfinished
 from jaxgrad._evaluate.evaluate import evaluate
-from jaxgrad._evaluate.task import plan
+from jaxgrad._evaluate.task import plan_task
 
 W = "0.5,-0.3,0.1"
 NAMES = ["z", "k", "h", "f", "df/dz", "df/dk", "df/dh", "df/dw0", "df/dw1", "df/dw2", "df/dx0", "df/dx1"]
@@ -331,7 +331,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path):
         os.truncate(rows, rows.stat().st_size - 8 * 300) if not done else None
 
     with pytest.raises(InputError, match=r"cannot be read as npy|had 1000 rows, and .* could be read; it changed"):
-        evaluate(plan(rows, W, batch_size=100), tmp_path / "out.npy", progress=cut)
+        evaluate(plan_task(rows, W, batch_size=100), tmp_path / "out.npy", progress=cut)
     assert not (tmp_path / "out.npy").exists()
 
 
@@ -339,7 +339,7 @@ def test_more_processes_than_rows_are_an_error(tmp_path):
     for ending in (".npy", ".csv"):
         rows = save(tmp_path / f"rows{ending}", inputs(2))
         with pytest.raises(InputError, match="has 2 rows for 3 processes; expected one for each at least"):
-            plan(rows, W, share=(0, 3))
+            plan_task(rows, W, share=(0, 3))
 
 
 def test_bad_rows_are_counted_in_what_was_done_earlier_too(tmp_path, capsys, broken_off, monkeypatch):
@@ -394,7 +394,7 @@ def test_an_output_that_holds_the_weights_is_kept(tmp_path, capsys):
 def test_an_output_that_comes_meanwhile_is_kept(tmp_path):
     rows, out = save(tmp_path / "rows.npy", inputs(10)), tmp_path / "out.npy"
     with pytest.raises(InputError, match="has come meanwhile, and was kept; what should be there is whole in"):
-        evaluate(plan(rows, W), out, progress=lambda done, total: out.write_text("theirs"))
+        evaluate(plan_task(rows, W), out, progress=lambda done, total: out.write_text("theirs"))
     assert out.read_text() == "theirs"
 
 
@@ -480,7 +480,7 @@ def test_a_line_of_the_log_that_is_not_whole_is_not_believed(tmp_path, broken_of
     monkeypatch.undo()
     log = tmp_path / "out.npy.part.log"
     log.write_text(log.read_text()[:-5])
-    assert evaluate(plan(rows, W, batch_size=128), out, resume=True).resumed == 512
+    assert evaluate(plan_task(rows, W, batch_size=128), out, resume=True).resumed == 512
     np.testing.assert_array_equal(read(out)["f"], quantities(inputs(1000))["f"])
 
 
@@ -496,7 +496,7 @@ def test_broken_off_twice_what_was_not_believed_is_not_in_the_log(tmp_path, brok
     run(rows, "-w", W, "-o", out, "--batch-size", 128, "--resume")
     assert [json.loads(line)["read"] for line in log.read_text().splitlines()[1:]] == [128] * 4
     monkeypatch.undo()
-    assert evaluate(plan(rows, W, batch_size=128), out, resume=True).resumed == 512
+    assert evaluate(plan_task(rows, W, batch_size=128), out, resume=True).resumed == 512
     np.testing.assert_array_equal(read(out)["f"], quantities(inputs(1000))["f"])
 
 
@@ -522,7 +522,7 @@ def test_two_processes_do_not_write_one_output(tmp_path, capsys):
     def second(done, total):
         assert run(rows, "-w", W, "-o", out, "--resume") == 2
 
-    evaluate(plan(rows, W), out, progress=second)
+    evaluate(plan_task(rows, W), out, progress=second)
     assert "is being written by another process; wait for it" in capsys.readouterr().err
     assert len(read(out)["f"]) == 10
 

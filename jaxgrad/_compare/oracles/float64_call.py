@@ -10,7 +10,7 @@ import numpy as np
 from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
 from jaxgrad._record import Record
-from jaxgrad._retain.call import Plan
+from jaxgrad._retain.call import TracedCall
 
 
 def to_numpy(leaf: Any) -> np.ndarray[Any, Any]:
@@ -32,7 +32,7 @@ def float64(leaf: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return leaf.astype(np.complex128 if np.iscomplexobj(leaf) else np.float64)
 
 
-def probes(planned: Plan, wide: Wide) -> dict[int, Any]:
+def probes(planned: TracedCall, wide: Wide) -> dict[int, Any]:
     """A 0 to add to each tag that has a gradient."""
     return {
         i: jnp.zeros((*site.lead, *site.aval.shape), wide.kind(site.aval.dtype))
@@ -41,7 +41,7 @@ def probes(planned: Plan, wide: Wide) -> dict[int, Any]:
     }
 
 
-def filled(planned: Plan, output: Any, values: Any, reached: Any, leaf_bars: Any, probe_bars: Any) -> Record:
+def filled(planned: TracedCall, output: Any, values: Any, reached: Any, leaf_bars: Any, probe_bars: Any) -> Record:
     """The record of what a run gives, in NumPy's arrays."""
     as_numpy = functools.partial(jax.tree.map, np.asarray)
     return Record(

@@ -15,7 +15,7 @@ from jaxgrad._compare.oracles.perturbation import Names
 from jaxgrad._compare.tolerance import roundoff
 from jaxgrad._program.promotion import Wide
 from jaxgrad._record import Record
-from jaxgrad._retain.call import Plan, plan
+from jaxgrad._retain.call import TracedCall, trace_call
 
 _DRAWS = 4  # of random roundings of the arguments
 
@@ -46,7 +46,7 @@ def in_float64(
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: Any, **kwargs: Any) -> Record:
-        planned = plan(fun, args, kwargs, argnums=argnums, names=names)
+        planned = trace_call(fun, args, kwargs, argnums=argnums, names=names)
         with jax.enable_x64(True):
             leaves = [to_numpy(leaf) for leaf in planned.leaves]
             run = jax.jit(functools.partial(_wide_grads, planned))
@@ -60,7 +60,7 @@ def in_float64(
     return with_grads
 
 
-def _wide_grads(planned: Plan, leaves: list[Any]) -> Any:
+def _wide_grads(planned: TracedCall, leaves: list[Any]) -> Any:
     wide = Wide(jnp.float64)
 
     def forward(leaves: list[Any], probes: dict[int, Any]) -> Any:

@@ -15,7 +15,7 @@ from jaxgrad._compare.oracles.float64_call import filled, float64, probes, to_nu
 from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
 from jaxgrad._record import Record
-from jaxgrad._retain.call import Plan, plan
+from jaxgrad._retain.call import TracedCall, trace_call
 
 Names = str | Iterable[str] | None
 _ROWS = 64  # points that are evaluated at once
@@ -47,7 +47,7 @@ def by_steps(
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: Any, **kwargs: Any) -> Record:
-        planned = plan(fun, args, kwargs, argnums=argnums, names=names)
+        planned = trace_call(fun, args, kwargs, argnums=argnums, names=names)
         for leaf in [*planned.leaves, *(site.aval for site in planned.sites if site.note is None)]:
             if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
                 raise InputError(
@@ -61,7 +61,7 @@ def by_steps(
     return with_grads
 
 
-def _record(planned: Plan, leaves: list[Any], gradient: Callable[[Point], Any]) -> Record:
+def _record(planned: TracedCall, leaves: list[Any], gradient: Callable[[Point], Any]) -> Record:
     zeros = probes(planned, Wide(jnp.float64))
     run = jax.jit(lambda leaves: planned.run(leaves, {}, wide=Wide(jnp.float64)))
     output, _, (values, reached) = jax.device_get(run(leaves))
@@ -84,7 +84,9 @@ def _record(planned: Plan, leaves: list[Any], gradient: Callable[[Point], Any]) 
     return replace(record, uncertainty=known)
 
 
-def _stepper(planned: Plan, base: Any, unravel: Any) -> Callable[[np.ndarray[Any, Any], Any], np.ndarray[Any, Any]]:
+def _stepper(
+    planned: TracedCall, base: Any, unravel: Any
+) -> Callable[[np.ndarray[Any, Any], Any], np.ndarray[Any, Any]]:
     """(steps, dtype) -> the output after each step alone, some at once."""
 
     @functools.partial(jax.jit, static_argnums=2)

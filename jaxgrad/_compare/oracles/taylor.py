@@ -11,7 +11,7 @@ from jaxgrad._compare.oracles.float64_call import float64, to_numpy
 from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
-from jaxgrad._retain.call import plan
+from jaxgrad._retain.call import trace_call
 
 Array = np.ndarray[Any, Any]
 
@@ -45,7 +45,7 @@ def taylor_order(fun: Callable[..., Any], *args: Any, grads: Any = None, directi
       >>> print(round(taylor_order(jnp.sin, 0.5), 1), round(taylor_order(jnp.sin, 0.5, grads=(0.88,)), 1))
       2.0 1.0
     """
-    planned = plan(fun, args, {}, names=())
+    planned = trace_call(fun, args, {}, names=())
     if grads is None:
         grads = in_float64(fun, names=())(*args).arg_grads
     with jax.enable_x64(True):

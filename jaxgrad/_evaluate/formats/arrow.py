@@ -8,11 +8,11 @@ import numpy as np
 
 from jaxgrad._evaluate.formats.columns import arrow_dtype, dropped, group_of, of_arrow, pyarrow, record_batch, schema_of
 from jaxgrad._evaluate.sink import Columns
-from jaxgrad._evaluate.source import Chunk, Source
+from jaxgrad._evaluate.source import Chunk, RowFile
 from jaxgrad._evaluate.unfinished import Resumable
 
 
-def read_arrow(path: Path) -> Source:
+def read_arrow(path: Path) -> RowFile:
     ipc = pyarrow("pyarrow.ipc")
     try:
         file = ipc.open_file(pyarrow("pyarrow").OSFile(str(path)))
@@ -32,7 +32,7 @@ def read_arrow(path: Path) -> Source:
             for begin in range(0, batch.num_rows, size):
                 yield of_arrow([batch.column(p).slice(begin, size) for p in positions])
 
-    return Source(path, tuple(schema.names), tuple(arrow_dtype(f.type) for f in schema), count, chunks)
+    return RowFile(path, tuple(schema.names), tuple(arrow_dtype(f.type) for f in schema), count, chunks)
 
 
 class ArrowSink:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.formats.columns import dropped, number, of_arrow, pyarrow, record_batch, schema_of
 from jaxgrad._evaluate.sink import Columns
-from jaxgrad._evaluate.source import Chunk, Source
+from jaxgrad._evaluate.source import Chunk, RowFile
 from jaxgrad._evaluate.unfinished import Resumable
 
 
-def read_csv(path: Path) -> Source:
+def read_csv(path: Path) -> RowFile:
     names, header = _csv_names(path)
 
     def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
@@ -23,7 +23,7 @@ def read_csv(path: Path) -> Source:
             for begin in range(0, batch.num_rows, size):
                 yield of_arrow([batch.column(name).slice(begin, size) for name in wanted])
 
-    return Source(path, names, (None,) * len(names), None, chunks)
+    return RowFile(path, names, (None,) * len(names), None, chunks)
 
 
 def _csv_batches(path: Path, names: tuple[str, ...], header: bool) -> Iterator[Any]:

@@ -9,11 +9,11 @@ import numpy as np
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.sink import Columns
-from jaxgrad._evaluate.source import Chunk, Source
+from jaxgrad._evaluate.source import Chunk, RowFile
 from jaxgrad._evaluate.unfinished import Resumable
 
 
-def read_npy(path: Path) -> Source:
+def read_npy(path: Path) -> RowFile:
     table = np.lib.format.open_memmap(path, mode="r")
     if table.dtype.names is not None and table.ndim == 1:
         names = table.dtype.names
@@ -43,7 +43,7 @@ def read_npy(path: Path) -> Source:
                 found = table[first : first + count]
             yield Chunk([found[names[p]] if dtype.names else found[:, p] for p in positions])
 
-    return Source(path, names, dtypes, len(table), chunks)
+    return RowFile(path, names, dtypes, len(table), chunks)
 
 
 def _number(dtype: np.dtype[Any]) -> np.dtype[Any] | None:

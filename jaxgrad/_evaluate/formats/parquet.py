@@ -8,11 +8,11 @@ import numpy as np
 
 from jaxgrad._evaluate.formats.columns import arrow_dtype, dropped, group_of, of_arrow, pyarrow, record_batch, schema_of
 from jaxgrad._evaluate.sink import Columns
-from jaxgrad._evaluate.source import Chunk, Source
+from jaxgrad._evaluate.source import Chunk, RowFile
 from jaxgrad._evaluate.unfinished import Resumable
 
 
-def read_parquet(path: Path) -> Source:
+def read_parquet(path: Path) -> RowFile:
     # No columns are read ahead as a whole, and pages that have a checksum are held to it.
     file = pyarrow("pyarrow.parquet").ParquetFile(path, pre_buffer=False, page_checksum_verification=True)
     schema = file.schema_arrow
@@ -25,7 +25,7 @@ def read_parquet(path: Path) -> Source:
         for batch in dropped(batches, start - skipped):
             yield of_arrow([batch.column(name) for name in names])
 
-    return Source(path, tuple(schema.names), tuple(arrow_dtype(f.type) for f in schema), sum(groups), chunks)
+    return RowFile(path, tuple(schema.names), tuple(arrow_dtype(f.type) for f in schema), sum(groups), chunks)
 
 
 class ParquetSink:
