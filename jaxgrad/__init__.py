@@ -1,14 +1,17 @@
 """Backpropagation you can read, check and batch, in JAX."""
 
 from jaxgrad import neuron, reference
-from jaxgrad._batch.batch import batch
+from jaxgrad._batch.batch import Batched, batch
 from jaxgrad._compare.compare import compare
-from jaxgrad._compare.comparison import Comparison
+from jaxgrad._compare.comparison import Comparison, Row
+from jaxgrad._compare.diagnosis import Diagnosis
 from jaxgrad._compare.oracles.complex_step import complex_step
 from jaxgrad._compare.oracles.finite_difference import finite_difference
 from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._compare.oracles.taylor import taylor_order
 from jaxgrad._errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
+from jaxgrad._graph.grade import Grade
+from jaxgrad._graph.graph import Edge, Node
 from jaxgrad._ledger.ledger import Ledger, ledger
 from jaxgrad._names.tag import tag
 from jaxgrad._record import Record
@@ -17,13 +20,19 @@ from jaxgrad._retain.retain import retain_grads, retain_vjp
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batched",
     "Comparison",
+    "Diagnosis",
     "DifferenceError",
+    "Edge",
+    "Grade",
     "InputError",
     "JaxgradError",
     "Ledger",
+    "Node",
     "OutputError",
     "Record",
+    "Row",
     "TableError",
     "TagError",
     "__version__",

@@ -16,10 +16,11 @@ from jaxgrad._batch import blocks, devices, host, threads
 from jaxgrad._batch.out import checked
 from jaxgrad._batch.rows import Rows, empty, read
 from jaxgrad._errors import InputError
+from jaxgrad._types import PyTree
 
 
 def batch(
-    fun: Callable[..., Any], in_axes: Any = 0, *, batch_size: int | None = None, mesh: Mesh | None = None
+    fun: Callable[..., Any], in_axes: PyTree = 0, *, batch_size: int | None = None, mesh: Mesh | None = None
 ) -> "Batched":
     r"""Transforms `fun`, of one row, into a function of many: `jit(vmap(fun))`, in blocks.
 
@@ -76,7 +77,7 @@ def batch(
 class Batched:
     """What `batch` returns: call it with rows, or let it `stream`."""
 
-    def __init__(self, fun: Callable[..., Any], in_axes: Any, batch_size: int | None, mesh: Mesh | None):
+    def __init__(self, fun: Callable[..., Any], in_axes: PyTree, batch_size: int | None, mesh: Mesh | None):
         # vmap goes into a jitted function without tracing it again, however many rows there are.
         self._fun = jax.jit(fun)
         self._in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
@@ -84,7 +85,7 @@ class Batched:
         self._mesh = mesh
         self._plans: dict[Any, _Plan] = {}
 
-    def __call__(self, *args: Any, out: Any = None) -> Any:
+    def __call__(self, *args: Any, out: PyTree = None) -> Any:
         """`fun`'s results for every row, stacked along a leading axis.
 
         Args:
@@ -143,7 +144,7 @@ class _Plan:
         self._on_devices = devices.compiled(block, mesh, all_at_once=batch_size is None)
         self._mesh = mesh
 
-    def results(self, rows: Rows, out: Any) -> list[Any]:
+    def results(self, rows: Rows, out: PyTree) -> list[Any]:
         """The results of every row, in new memory or in that of `out`."""
         if out is not None:
             return self._run(rows, checked(out, self.block, rows, devices.total(rows, self._mesh), jax.Array))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxgrad._batch.rows import Rows
+from jaxgrad._types import PyTree, Value
 
 CACHE = 2 << 20  # bytes of a core's own cache, where it cannot be read
 FEWEST, MOST = 256, 8192  # rows of a block: fewer starve matrix products, more gain nothing
@@ -28,7 +29,7 @@ class Block:
     size: int  # rows in a block
     traced: bool  # the function closes over values that are traced
 
-    def over(self, rows: int, count: Any, out: list[Any] | None, *leaves: Any) -> list[Any]:
+    def over(self, rows: int, count: Value, out: list[Any] | None, *leaves: Any) -> list[Any]:
         """The results for the first `count` of `rows`, written over `out`; for tracing.
 
         The last block starts early enough to be whole, so that some of its rows may be computed twice.
@@ -54,7 +55,7 @@ class Block:
         return [jnp.zeros((rows, *row.shape), row.dtype) for row in self.row]
 
 
-def plan(fun: Callable[..., Any], in_axes: Any, rows: Rows, size: int | None) -> Block:
+def plan(fun: Callable[..., Any], in_axes: PyTree, rows: Rows, size: int | None) -> Block:
     """Traces `fun` once, and chooses how many rows a block has."""
 
     def block(*leaves: Any) -> list[Any]:

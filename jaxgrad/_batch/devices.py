@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxgrad._batch.blocks import Block
 from jaxgrad._batch.rows import Rows
 from jaxgrad._errors import InputError
+from jaxgrad._types import Leaf
 
 Program = Callable[..., list[jax.Array]]
 
@@ -77,7 +78,7 @@ def _missing(rows: Rows, mesh: Mesh) -> int:
     return missing
 
 
-def _place(leaf: Any, sharding: NamedSharding) -> Any:
+def _place(leaf: Leaf, sharding: NamedSharding) -> Any:
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:

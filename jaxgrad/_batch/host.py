@@ -11,6 +11,7 @@ from jax import lax
 from jaxgrad._batch.blocks import Block
 from jaxgrad._batch.rows import Rows
 from jaxgrad._batch.threads import on_every_core
+from jaxgrad._types import DType
 
 CALL = 12 << 20  # bytes that a call from the host computes: milliseconds, of which its overhead is 0.1
 
@@ -62,6 +63,6 @@ class HostProgram:
         return [jnp.zeros((self._size, *row.shape), dtype) for row, dtype in zip(self._block.row, dtypes, strict=True)]
 
 
-def takes(dtype: Any) -> bool:
+def takes(dtype: DType) -> bool:
     """Whether NumPy can view results of this dtype in JAX's memory."""
     return dtype == jnp.bfloat16 or (not jnp.issubdtype(dtype, jax.dtypes.extended) and np.dtype(dtype).isbuiltin == 1)

@@ -9,9 +9,10 @@ import numpy as np
 from jaxgrad._batch.blocks import Block
 from jaxgrad._batch.rows import Rows
 from jaxgrad._errors import InputError
+from jaxgrad._types import DType, Leaf, PyTree, Value
 
 
-def checked(out: Any, block: Block, rows: Rows, count: int, kind: type[Any]) -> list[Any]:
+def checked(out: PyTree, block: Block, rows: Rows, count: int, kind: type[Any]) -> list[Any]:
     """The arrays of `out`, which have the structure, shapes and dtypes of the results of `count` rows.
 
     Raises:
@@ -32,12 +33,12 @@ def checked(out: Any, block: Block, rows: Rows, count: int, kind: type[Any]) -> 
     return leaves
 
 
-def _overlap(a: Any, b: Any) -> bool:
+def _overlap(a: Value, b: Value) -> bool:
     both_numpy = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
     return a is b or (both_numpy and bool(np.shares_memory(a, b)))
 
 
-def _check(leaf: Any, shape: tuple[int, ...], dtype: Any, kind: type[Any]) -> None:
+def _check(leaf: Leaf, shape: tuple[int, ...], dtype: DType, kind: type[Any]) -> None:
     if not isinstance(leaf, kind):
         raise InputError(
             f"out holds a {type(leaf).__name__}; expected the arrays of the last result, or NumPy arrays, and not both."

@@ -10,6 +10,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad._errors import InputError
+from jaxgrad._types import DType, Leaf, PyTree
 
 ALIGNMENT = 64  # bytes: JAX takes over host memory that is aligned so without a copy
 
@@ -47,7 +48,7 @@ class Rows:
         return found
 
 
-def read(args: tuple[Any, ...], in_axes: Any) -> Rows:
+def read(args: tuple[Any, ...], in_axes: PyTree) -> Rows:
     """The rows of `args`, checked: as many in each argument, at least one argument that has any.
 
     Raises:
@@ -66,7 +67,7 @@ def read(args: tuple[Any, ...], in_axes: Any) -> Rows:
     return Rows(leaves, found, tree, _count(names, leaves, found))
 
 
-def _for_each_leaf(axes: Any, args: tuple[Any, ...]) -> list[Any]:
+def _for_each_leaf(axes: PyTree, args: tuple[Any, ...]) -> list[Any]:
     """The axes of a tree that is a prefix of the arguments', one for each leaf."""
     found: list[Any] = []
     try:
@@ -81,7 +82,7 @@ def _for_each_leaf(axes: Any, args: tuple[Any, ...]) -> list[Any]:
     return found
 
 
-def _array(name: str, leaf: Any) -> Any:
+def _array(name: str, leaf: Leaf) -> Any:
     if not hasattr(leaf, "shape") and not isinstance(leaf, (bool, int, float, complex)):
         raise InputError(
             f"{name} is a {type(leaf).__name__}; expected an array or a number. Write jnp.asarray for a list."
@@ -89,7 +90,7 @@ def _array(name: str, leaf: Any) -> Any:
     return leaf
 
 
-def _axis(name: str, leaf: Any, axis: Any) -> int | None:
+def _axis(name: str, leaf: Leaf, axis: Any) -> int | None:
     """The axis counted from the front."""
     if axis is None:
         return None
@@ -118,7 +119,7 @@ def _count(names: list[str], leaves: tuple[Any, ...], axes: tuple[int | None, ..
     return int(count)
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+def empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray[Any, Any]:
     """An array of unset values that JAX can take over without a copy."""
     nbytes = prod(shape) * np.dtype(dtype).itemsize
     memory: np.ndarray[Any, Any] = np.empty(nbytes + ALIGNMENT, np.uint8)

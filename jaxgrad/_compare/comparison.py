@@ -11,6 +11,7 @@ from jaxgrad._compare.entries import label
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._errors import DifferenceError
 from jaxgrad._record import Record
+from jaxgrad._types import Value
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Reference(Protocol):
         ...
 
 
-def differences(a: Any, b: Any) -> tuple[float, float]:
+def differences(a: Value, b: Value) -> tuple[float, float]:
     """|a - b|, and that over |b|; 0 for equal ones, infinities and NaN among them."""
     if a == b or (np.isnan(a) and np.isnan(b)):
         return 0.0, 0.0
@@ -166,5 +167,5 @@ def _cells(row: Row) -> tuple[str, ...]:
     return mark, row.label, _digits(row.got), _digits(row.want), *numbers, at, row.why or "ok"
 
 
-def _digits(value: Any) -> str:
+def _digits(value: Value) -> str:
     return str(np.asarray(value)[()])

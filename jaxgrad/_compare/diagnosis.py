@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._compare.tolerance import Tolerance, far, roundoff, worst
+from jaxgrad._types import DType
 
 Array = np.ndarray[Any, Any]
 
@@ -145,7 +146,7 @@ def _lengths(got: Array) -> Iterator[tuple[int, str]]:
     yield got.size, "the number of its elements"
 
 
-def _cancelled(a: Array, b: Array, dtype: Any, want: Array) -> tuple[str, str]:
+def _cancelled(a: Array, b: Array, dtype: DType, want: Array) -> tuple[str, str]:
     if not a.size or not jnp.issubdtype(dtype, jnp.inexact):
         return "unknown", "the numbers do not tell why"
     with np.errstate(all="ignore"):

@@ -15,6 +15,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad._errors import InputError
 from jaxgrad._record import Record
+from jaxgrad._types import Leaf, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ def of_mapping(given: Mapping[Any, Any]) -> Entries:
     return _by_label((*values, *reversed(grads)))
 
 
-def is_tensor(item: Any) -> bool:
+def is_tensor(item: Value) -> bool:
     """Is it a PyTorch tensor? Told by what it can do: torch is never imported."""
     return all(hasattr(item, name) for name in ("detach", "requires_grad", "is_leaf", "retains_grad"))
 
@@ -139,7 +140,7 @@ def _of_tensor(tensor: Any, *, grad: bool = False) -> np.ndarray[Any, Any]:
     return array.conj() if grad and np.iscomplexobj(array) else array
 
 
-def _name(key: Any) -> str:
+def _name(key: Value) -> str:
     if isinstance(key, int) and not isinstance(key, bool):
         return f"arg[{key}]"
     if not isinstance(key, str):
@@ -147,7 +148,7 @@ def _name(key: Any) -> str:
     return key
 
 
-def _as_numpy(name: str, leaf: Any) -> np.ndarray[Any, Any]:
+def _as_numpy(name: str, leaf: Leaf) -> np.ndarray[Any, Any]:
     if isinstance(leaf, jax.core.Tracer):
         raise InputError(
             f"{name} is traced and has no number yet; expected arrays. Call compare outside of jit, vmap and grad."
@@ -165,7 +166,7 @@ def _as_numpy(name: str, leaf: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def _is_weak(item: Any) -> bool:
+def _is_weak(item: Value) -> bool:
     return isinstance(item, (bool, int, float, complex, list, tuple))
 
 

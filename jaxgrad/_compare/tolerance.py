@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._compare.ulp import ulp_distance
+from jaxgrad._types import DType, Value
 
 Array = np.ndarray[Any, Any]
 
@@ -70,7 +71,7 @@ def units(step: int, longest: int) -> float:
     return _ROUNDINGS * math.sqrt(step) * (1 + math.sqrt(longest) / 8)
 
 
-def roundoff(dtype: Any) -> float:
+def roundoff(dtype: DType) -> float:
     """u, the largest relative error of one rounding; 0 where nothing is rounded."""
     return float(jnp.finfo(dtype).eps) / 2 if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
@@ -122,7 +123,7 @@ def _blocks(size: int, row: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, size)
 
 
-def _cast(array: Array, dtype: Any) -> Array:
+def _cast(array: Array, dtype: DType) -> Array:
     with np.errstate(all="ignore"):
         return np.asarray(array, dtype)
 
@@ -143,7 +144,7 @@ def _largest(rows: Array) -> Array:
     return np.asarray(largest)
 
 
-def _scores(g: Array, w: Array, dtype: Any, tolerance: Tolerance, uncertainty: Any, scale: Any) -> Array:
+def _scores(g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty: Value, scale: Value) -> Array:
     """How many times its tolerance each element is off: above 1 is too far; equal ones and NaN beside NaN are 0."""
     with np.errstate(all="ignore"):
         off = np.abs(g - w)
@@ -165,7 +166,7 @@ def _scores(g: Array, w: Array, dtype: Any, tolerance: Tolerance, uncertainty: A
     return scores
 
 
-def _allowed(w: Array, dtype: Any, tolerance: Tolerance, uncertainty: Any, scale: Any) -> Array:
+def _allowed(w: Array, dtype: DType, tolerance: Tolerance, uncertainty: Value, scale: Value) -> Array:
     relative = min(tolerance.units * roundoff(dtype), _WIDEST)
     allowed = np.abs(w)
     allowed += scale
@@ -174,12 +175,12 @@ def _allowed(w: Array, dtype: Any, tolerance: Tolerance, uncertainty: Any, scale
     return allowed
 
 
-def _quantum(dtype: Any) -> float:
+def _quantum(dtype: DType) -> float:
     return _QUANTA * float(jnp.finfo(dtype).smallest_subnormal) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
 
 def _no_false_zero(
-    scores: Array, g: Array, w: Array, dtype: Any, tolerance: Tolerance, uncertainty: Any, scale: Any
+    scores: Array, g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty: Value, scale: Value
 ) -> None:
     """Marks each 0 beside another number as infinitely far, unless underflow, `uncertainty` or 16 bits explain it."""
     alone = np.flatnonzero((g == 0) != (w == 0))
@@ -193,7 +194,7 @@ def _no_false_zero(
     scores[alone[~explained]] = np.inf
 
 
-def steps(g: Array, w: Array, dtype: Any) -> Array:
+def steps(g: Array, w: Array, dtype: DType) -> Array:
     """The distance in ULP of the dtype; the larger of two for a complex number, infinite where there is none."""
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return np.asarray(np.maximum(ulp_distance(g.real, w.real), ulp_distance(g.imag, w.imag)))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxgrad._errors import InputError
 from jaxgrad._graph.graph import Edge, Graph
 from jaxgrad._graph.numbers import number
+from jaxgrad._types import Value
 
 MOST_PATHS = 8
 MOST_FACTORS = 12
@@ -175,13 +176,13 @@ class _Writer:
             return "\n".join(lines)
         return " \\\\\n".join(line if line.startswith("&") else line.replace(" = ", " &= ", 1) for line in lines)
 
-    def number(self, value: Any) -> str:
+    def number(self, value: Value) -> str:
         if value is None:
             return r"\text{(not kept)}" if self.latex else "(not kept)"
         text = number(value)
         return rf"\text{{{text}}}" if self.latex and np.ndim(value) else _exponent(text) if self.latex else text
 
-    def factor(self, value: Any, first: bool) -> str:
+    def factor(self, value: Value, first: bool) -> str:
         text = self.number(value)
         return text if first or not text.startswith("-") else self.style.negative.format(text)
 
@@ -191,14 +192,14 @@ class _Writer:
     def numbers(self, path: Sequence[Edge]) -> str:
         return self._joined(path, [self.factor(edge.local, i == 0) for i, edge in enumerate(path)])
 
-    def product(self, path: Sequence[Edge], total: Any) -> str:
+    def product(self, path: Sequence[Edge], total: Value) -> str:
         return self.numbers(path) + (self.style.equals + self.number(total) if len(path) > 1 else "")
 
-    def one_line(self, whole: str, path: Sequence[Edge], total: Any) -> str:
+    def one_line(self, whole: str, path: Sequence[Edge], total: Value) -> str:
         symbols = [] if len(path) == 1 else [self.symbols(path)]
         return self.style.equals.join([whole, *symbols, self.product(path, total)])
 
-    def sum(self, products: Sequence[Any], total: Any) -> str:
+    def sum(self, products: Sequence[Any], total: Value) -> str:
         terms = self.style.plus.join(self.factor(product, i == 0) for i, product in enumerate(products))
         return terms + self.style.equals + self.number(total)
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxgrad._errors import InputError
 from jaxgrad._graph.graph import Edge, Graph
 from jaxgrad._graph.numbers import number
+from jaxgrad._types import Value
 
 Answer = Callable[..., Any] | Any
 Mistake = tuple[str, Any]  # what it is, and what it makes of the true factor
@@ -115,7 +116,7 @@ def _mark(graph: Graph, edge: Edge, answer: Answer, rtol: float | None) -> Mark:
     return Mark(edge.source, edge.target, ok, got[()], want[()], mistake)
 
 
-def _close(want: Any, computed: bool, rtol: float | None) -> Callable[[Any, Any], Any]:
+def _close(want: Value, computed: bool, rtol: float | None) -> Callable[[Any, Any], Any]:
     if rtol is None:
         # A function is as good as its arithmetic; a number is typed to three digits or more.
         eps = float(np.finfo(want.dtype).eps) if want.dtype.kind == "f" else 2.0**-7
@@ -123,7 +124,7 @@ def _close(want: Any, computed: bool, rtol: float | None) -> Callable[[Any, Any]
     # A Jacobian's zeros come out of sums of its other elements' size; a lone factor of 0 has to be 0.
     size = float(np.max(abs(want), initial=0)) if want.ndim else 0.0
 
-    def close(got: Any, want: Any) -> Any:
+    def close(got: Value, want: Value) -> Any:
         with np.errstate(all="ignore"):
             got, want = np.asarray(got, float), np.asarray(want, float)
             return (abs(got - want) <= rtol * abs(want) + rtol * 1e-3 * size) | (np.isnan(got) & np.isnan(want))
@@ -150,12 +151,12 @@ def _value(graph: Graph, edge: Edge, answer: Answer) -> Any:
         ) from error
 
 
-def _is_number(answer: Any) -> bool:
+def _is_number(answer: Value) -> bool:
     dtype = np.asarray(answer).dtype
     return dtype.kind in "biuf" or dtype.name == "bfloat16"
 
 
-def _mistake(graph: Graph, edge: Edge, got: Any, close: Callable[[Any, Any], Any]) -> str:
+def _mistake(graph: Graph, edge: Edge, got: Value, close: Callable[[Any, Any], Any]) -> str:
     """The simplest mistake that turns the true factor into the answer; several where the numbers cannot tell."""
     want = np.asarray(edge.local, float)
     fitting: list[str] = []
@@ -167,7 +168,7 @@ def _mistake(graph: Graph, edge: Edge, got: Any, close: Callable[[Any, Any], Any
     return " or ".join(dict.fromkeys(fitting))
 
 
-def _mistakes(graph: Graph, edge: Edge, want: Any) -> Iterator[list[Mistake]]:
+def _mistakes(graph: Graph, edge: Edge, want: Value) -> Iterator[list[Mistake]]:
     """Known mistakes, the simplest first; those of one group are as likely as one another."""
     s, t = edge.source, edge.target
     sign = "a minus is missing" if np.all(want <= 0) else "there is a minus too many" if np.all(want >= 0) else ""

@@ -1,8 +1,8 @@
 """Numbers as text."""
 
-from typing import Any
-
 import numpy as np
+
+from jaxgrad._types import Value
 
 
 def printable(text: str) -> str:
@@ -13,7 +13,7 @@ def printable(text: str) -> str:
 MOST_ELEMENTS = 6
 
 
-def number(value: Any) -> str:
+def number(value: Value) -> str:
     """A number to four digits; a small array's elements, a large one's shape and extent."""
     if value is None:
         return "(none)"
@@ -28,13 +28,13 @@ def number(value: Any) -> str:
     return f"({shape}, {_digits(array.min())} to {_digits(array.max())})"
 
 
-def _digits(value: Any) -> str:
+def _digits(value: Value) -> str:
     return f"{complex(value):.4g}" if np.iscomplexobj(value) else f"{float(value):.4g}"
 
 
-def _nested(array: Any) -> str:
+def _nested(array: Value) -> str:
     return _digits(array[()]) if array.ndim == 0 else "[" + " ".join(_nested(part) for part in array) + "]"
 
 
-def factor(local: Any) -> str:
+def factor(local: Value) -> str:
     return "not kept" if local is None else number(local)

@@ -11,6 +11,7 @@ from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad._ledger.jacobians import AS_THEY_ARE, OTHERS_AND_FALSE, OTHERS_AND_TRUE, Derivatives
 from jaxgrad._ledger.node_names import Origin, size_of
 from jaxgrad._ledger.plan import LedgerPlan
+from jaxgrad._types import Aval, PyTree
 
 Array = np.ndarray[Any, Any]
 
@@ -108,7 +109,7 @@ def _edges(
             yield Edge(name, target, None if columns is None else columns[..., i][()], share, note)
 
 
-def _why_no_local(source: Origin, aval: Any) -> str:
+def _why_no_local(source: Origin, aval: Aval) -> str:
     if jnp.issubdtype(source.aval.dtype, jnp.complexfloating) or jnp.issubdtype(aval.dtype, jnp.complexfloating):
         return "complex: the local derivative is no one array; the contribution is pulled back"
     rows, columns = size_of(aval), source.size
@@ -116,7 +117,7 @@ def _why_no_local(source: Origin, aval: Any) -> str:
 
 
 def _nodes(
-    plan: LedgerPlan, leaves: Sequence[Any], grads: Sequence[Any], values: Any, reached: Any, output: Any
+    plan: LedgerPlan, leaves: Sequence[Any], grads: Sequence[Any], values: PyTree, reached: PyTree, output: PyTree
 ) -> dict[str, Node]:
     nodes: dict[str, Node] = {}
     for source, value, grad in zip(plan.sources, leaves, grads, strict=False):

@@ -11,6 +11,7 @@ from jax.tree_util import tree_flatten, tree_map, tree_unflatten
 from jaxgrad._ledger.node_names import size_of
 from jaxgrad._program import liveness
 from jaxgrad._program.segments import Kind
+from jaxgrad._types import Value
 
 _AT_ONCE = 1 << 24  # elements that one batch may hold
 _GOLDEN = 0.6180339887  # its multiples, modulo 1, are far from each other
@@ -59,7 +60,7 @@ def dependence(kind: Kind, wanted: JacobianSpec, inputs: Sequence[Any], outputs:
 
 
 def derivatives(
-    kind: Kind, wanted: JacobianSpec, arrays: Sequence[Any], bars: Sequence[Any], numbers: Any
+    kind: Kind, wanted: JacobianSpec, arrays: Sequence[Any], bars: Sequence[Any], numbers: Value
 ) -> Derivatives:
     """The local derivatives of a kind's pieces.
 
@@ -161,12 +162,12 @@ def _for_each(fun: Callable[..., Any], rows: Sequence[Sequence[int]], arrays: Se
     return lax.map(of_row, [x for x, one in zip(given, shared, strict=True) if not one])
 
 
-def _with_others(pullback: Any, numbers: Any) -> Any:
+def _with_others(pullback: Any, numbers: Value) -> Any:
     leaves, structure = tree_flatten(pullback)
     return tree_unflatten(structure, [_other(leaf, i, numbers) for i, leaf in enumerate(leaves)])
 
 
-def _other(residual: Any, i: int, numbers: Any) -> Any:
+def _other(residual: Value, i: int, numbers: Value) -> Any:
     """A number of a pullback, or where `numbers` says so another, that is no multiple of any other's."""
     if residual.dtype == bool:
         return residual & (numbers == AS_THEY_ARE) | (numbers == OTHERS_AND_TRUE)

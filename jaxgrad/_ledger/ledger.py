@@ -22,6 +22,7 @@ from jaxgrad._ledger.build import read_graph
 from jaxgrad._ledger.plan import LedgerPlan, plan_ledger
 from jaxgrad._retain.arguments import differentiable
 from jaxgrad._retain.selection import name_patterns
+from jaxgrad._types import Leaf, P
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,7 @@ class Ledger:
         return grade(self.graph, answers, self.elsewhere, rtol=rtol)
 
 
-def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) -> Callable[..., Ledger]:
+def ledger(fun: Callable[P, Any], names: str | Iterable[str] | None = None) -> Callable[P, Ledger]:
     r"""Transforms `fun` to return its ledger: values, gradients, and every local derivative between them.
 
     Nodes are the arguments (a scalar has its parameter's name; an array of up to 16 elements is one node an
@@ -195,7 +196,7 @@ def ledger(fun: Callable[..., Any], names: str | Iterable[str] | None = None) ->
     return read
 
 
-def _nearby(leaf: Any) -> Any:
+def _nearby(leaf: Leaf) -> Any:
     """An input at which nothing is 0, 1 or equal to another by chance."""
     rng = np.random.default_rng(1)
     array = np.asarray(leaf)
@@ -205,11 +206,11 @@ def _nearby(leaf: Any) -> Any:
     return jnp.asarray(moved, jnp.result_type(leaf))
 
 
-def _type(leaf: Any) -> tuple[Any, ...]:
+def _type(leaf: Leaf) -> tuple[Any, ...]:
     return np.shape(leaf), jnp.result_type(leaf), getattr(jax.typeof(leaf), "weak_type", False)
 
 
-def _constant(leaf: Any) -> Any:
+def _constant(leaf: Leaf) -> Any:
     """What tells a constant of one compiled program from that of another."""
     if isinstance(leaf, (np.ndarray, np.generic)) or (
         isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)

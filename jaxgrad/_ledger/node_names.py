@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from jaxgrad._types import Aval
+
 SPLIT = 16  # an argument of up to so many elements is one node an element
 
 
@@ -65,5 +67,5 @@ def free(name: str, taken: Iterable[str], kind: str) -> str:
     return f"{name} ({kind})" if name in taken else name
 
 
-def size_of(aval: Any) -> int:
+def size_of(aval: Aval) -> int:
     return int(np.prod(aval.shape, dtype=int))

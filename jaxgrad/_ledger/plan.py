@@ -19,6 +19,7 @@ from jaxgrad._program.segments import Kind, Piece, segments
 from jaxgrad._program.sites import Site
 from jaxgrad._retain.arguments import check_scalar
 from jaxgrad._retain.selection import select
+from jaxgrad._types import Value
 
 JACOBIAN = 128  # a local derivative is kept between nodes of up to so many elements ...
 _ALL_JACOBIANS = 4_000_000  # ... or fewer, where all of them together would have more elements than this
@@ -94,7 +95,7 @@ class LedgerPlan:
         """
         kinds, (_, constants) = self.kinds, self._segments
 
-        def compute(leaves: Sequence[Any], numbers: Any) -> Any:
+        def compute(leaves: Sequence[Any], numbers: Value) -> Any:
             probes = {i: self.sites[i].probe() for i in self.probed}
             result, pullback, (values, reached) = jax.vjp(self._whole, leaves, probes, has_aux=True)
             leaf_bars, probe_bars = pullback(jnp.ones_like(result))

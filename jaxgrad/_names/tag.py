@@ -11,6 +11,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from jaxgrad._errors import TagError
+from jaxgrad._types import Leaf, PyTree
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ def _caller() -> str:
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
-def _tag_leaf(leaf: Any, name: str, where: str) -> Any:
+def _tag_leaf(leaf: Leaf, name: str, where: str) -> Any:
     if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
         raise TagError(
             f'tag "{name}" ({where}) is on a {type(leaf).__name__}, {leaf!r:.40}; expected an array. '
@@ -71,17 +72,17 @@ tag_p.def_abstract_eval(lambda aval, **_: aval)
 mlir.register_lowering(tag_p, lambda ctx, value, **_: [value])
 
 
-def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+def _jvp(primals: PyTree, tangents: PyTree, **params: Any) -> Any:
     return tag_p.bind(*primals, **params), *tangents
 
 
-def _batch(operands: Any, batch_axes: Any, *, axes: tuple[int, ...], **params: Any) -> Any:
+def _batch(operands: PyTree, batch_axes: PyTree, *, axes: tuple[int, ...], **params: Any) -> Any:
     (new,) = batch_axes
     moved = tuple(axis + (axis >= new) for axis in axes)
     return tag_p.bind(*operands, axes=(new, *moved), **params), new
 
 
-def _transpose(result_bar: Any, *_: Any, **__: Any) -> Any:
+def _transpose(result_bar: PyTree, *_: Any, **__: Any) -> Any:
     return [result_bar]
 
 

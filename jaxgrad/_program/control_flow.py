@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-Eqn = Any  # an equation of a jaxpr
+from jaxgrad._types import Aval, Eqn, PyTree
+
 Probes = dict[int, Any]  # site -> the probe that its gradient is taken with respect to
 Avals = dict[int, Any]
 TagResults = tuple[dict[int, Any], dict[int, Any]]  # site -> value, site -> was it reached
@@ -100,7 +101,7 @@ def _scan(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Pro
     n_constants, n_carry = _scan_sizes(eqn)
     constants = operands[:n_constants]
 
-    def step(carry: Sequence[Any], sliced: Any) -> Any:
+    def step(carry: Sequence[Any], sliced: PyTree) -> Any:
         xs, probes = sliced
         results, found = bodies[0]([*constants, *carry, *xs], probes)
         return results[:n_carry], (results[n_carry:], found)
@@ -135,11 +136,11 @@ def _while(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Pr
     condition_constants, body_constants, start = _while_parts(eqn, operands)
     condition, body = bodies
 
-    def going(state: Any) -> Any:
+    def going(state: PyTree) -> Any:
         (goes_on,), _ = condition([*condition_constants, *state[0]], {})
         return goes_on
 
-    def step(state: Any) -> Any:
+    def step(state: PyTree) -> Any:
         results, (values, reached) = body([*body_constants, *state[0]], {})
         return results, (values, _all(reached, values, hit=True))
 
@@ -179,11 +180,11 @@ def _all(reached: dict[int, Any], values: dict[int, Any], *, hit: bool) -> dict[
     return {site: reached.get(site, jnp.bool_(True)) for site in values}
 
 
-def _zeros(tree: Any) -> Any:
+def _zeros(tree: PyTree) -> Any:
     return jax.tree.map(jnp.zeros_like, tree)  # like it too in the mesh axes along which it varies
 
 
-def varying(aval: Any) -> frozenset[str]:
+def varying(aval: Aval) -> frozenset[str]:
     """The mesh axes along which a value in a shard_map differs from shard to shard."""
     return frozenset(aval.vma if hasattr(aval, "vma") else aval.manual_axis_type.varying)
 
@@ -193,11 +194,11 @@ def manual(eqn: Eqn) -> frozenset[str]:
     return frozenset(eqn.params["newly_manual_axes"]) if eqn.primitive.name == "shard_map" else frozenset()
 
 
-def _shard_axes(eqn: Eqn, aval: Any) -> tuple[str, ...]:
+def _shard_axes(eqn: Eqn, aval: Aval) -> tuple[str, ...]:
     return tuple(axis for axis in eqn.params["mesh"].axis_names if axis in varying(aval) & manual(eqn))
 
 
-def _shards(eqn: Eqn, aval: Any) -> tuple[int, ...]:
+def _shards(eqn: Eqn, aval: Aval) -> tuple[int, ...]:
     axes = _shard_axes(eqn, aval)
     return (prod(eqn.params["mesh"].shape[axis] for axis in axes),) if axes else ()
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
-from jaxgrad._program.control_flow import CONTROLS, Eqn, manual, unsupported
+from jaxgrad._program.control_flow import CONTROLS, manual, unsupported
 from jaxgrad._program.jaxpr import Path, Program, inner, opened
 from jaxgrad._program.sites import Site, named
+from jaxgrad._types import Atom, Eqn, Jaxpr
 
 
 def tagged(program: Program) -> list[Site]:
@@ -31,7 +32,7 @@ def output_site(program: Program, sites: Sequence[Site]) -> int | None:
     return next((i for i, site in enumerate(sites) if (site.path, site.result) == origin), None)
 
 
-def _find(jaxpr: Any, path: Path, around: Site, *, in_shard_map: bool) -> Iterator[Site]:
+def _find(jaxpr: Jaxpr, path: Path, around: Site, *, in_shard_map: bool) -> Iterator[Site]:
     """The sites of a program in its order; `around` has what its surroundings impose on each."""
     for i, eqn in enumerate(jaxpr.eqns):
         here = (*path, i)
@@ -81,7 +82,7 @@ def _bodies(eqn: Eqn) -> Sequence[Any]:
 _MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape", "squeeze", "expand_dims"}
 
 
-def _operations(jaxpr: Any, path: Path) -> Iterator[Site]:
+def _operations(jaxpr: Jaxpr, path: Path) -> Iterator[Site]:
     """Every floating-point result of an operation, in program order; a jit's body stands in its place."""
     for i, eqn in enumerate(jaxpr.eqns):
         name, here = eqn.primitive.name, (*path, i)
@@ -94,7 +95,7 @@ def _operations(jaxpr: Any, path: Path) -> Iterator[Site]:
                     yield Site(given, given, "", True, here, var.aval, result=k)
 
 
-def _origin(jaxpr: Any, var: Any, path: Path) -> tuple[Path, int] | None:
+def _origin(jaxpr: Jaxpr, var: Atom, path: Path) -> tuple[Path, int] | None:
     """Where a variable is computed, calls of `jit` and `checkpoint` looked into; None for an argument or literal."""
     for i, eqn in enumerate(jaxpr.eqns):
         for k, result in enumerate(eqn.outvars):

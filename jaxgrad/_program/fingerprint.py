@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxgrad._program.jaxpr import opened
+from jaxgrad._types import Atom, Aval, Eqn, Jaxpr, Value
 
 _SMALL = 64  # a constant of up to so many elements is told from others by its elements, a larger one by itself
 NAMES = ("tag", "name")  # operations whose parameters only name their operand
@@ -15,7 +16,7 @@ NAMES = ("tag", "name")  # operations whose parameters only name their operand
 class Same:
     """Something that is like itself alone. It is kept alive, so that its `id` stays its own."""
 
-    def __init__(self, value: Any):
+    def __init__(self, value: Value):
         self.value = value
 
     def __hash__(self) -> int:
@@ -25,7 +26,7 @@ class Same:
         return isinstance(other, Same) and self.value is other.value
 
 
-def of_operation(eqn: Any) -> Hashable:
+def of_operation(eqn: Eqn) -> Hashable:
     """A key that two operations share only if they compute the same of the same operands."""
     if eqn.primitive.name in NAMES:
         return ("name",)
@@ -34,12 +35,12 @@ def of_operation(eqn: Any) -> Hashable:
     return eqn.primitive, params, _of(eqn.ctx), alone
 
 
-def of_aval(aval: Any) -> Hashable:
+def of_aval(aval: Aval) -> Hashable:
     """A type, with what a program can depend on: JAX's weak types too."""
     return str(aval), aval.dtype, getattr(aval, "weak_type", False), _of(getattr(aval, "sharding", None))
 
 
-def of_constant(value: Any) -> Hashable:
+def of_constant(value: Value) -> Hashable:
     """A number or array of a program; -0.0 is not 0.0, nor is 1 True."""
     if isinstance(value, (bool, int, float, complex, str, bytes, type(None))):
         return type(value), repr(value)
@@ -48,7 +49,7 @@ def of_constant(value: Any) -> Hashable:
     return Same(value)
 
 
-def _of(value: Any) -> Hashable:
+def _of(value: Value) -> Hashable:
     if isinstance(value, (tuple, list)):
         return type(value), tuple(map(_of, value))
     if isinstance(value, dict):
@@ -64,7 +65,7 @@ def _of(value: Any) -> Hashable:
     return type(value), value
 
 
-def _of_jaxpr(jaxpr: Any, consts: Sequence[Any]) -> Hashable:
+def _of_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any]) -> Hashable:
     numbers: dict[Any, int] = {}
 
     def defined(variables: Sequence[Any]) -> tuple[Hashable, ...]:
@@ -72,7 +73,7 @@ def _of_jaxpr(jaxpr: Any, consts: Sequence[Any]) -> Hashable:
             numbers[variable] = len(numbers)
         return tuple(of_aval(variable.aval) for variable in variables)
 
-    def read(atom: Any) -> Hashable:
+    def read(atom: Atom) -> Hashable:
         return ("literal", of_constant(atom.val), of_aval(atom.aval)) if hasattr(atom, "val") else numbers[atom]
 
     given = defined([*jaxpr.constvars, *jaxpr.invars])

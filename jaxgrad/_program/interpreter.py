@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgrad._program.control_flow import CONTROLS, Body, Eqn, Probes, TagResults
+from jaxgrad._program.control_flow import CONTROLS, Body, Probes, TagResults
 from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened
 from jaxgrad._program.promotion import Wide
 from jaxgrad._program.sites import Site
+from jaxgrad._types import Atom, Eqn, Jaxpr, PyTree, Value
 
 Join = Callable[[Any, Any], Any]  # (value, probe) -> what stands for the value from there on
 
@@ -68,7 +69,7 @@ class _Run:
     wide: Wide | None
 
     def program(
-        self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any], probes: Probes, path: Path
+        self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any], probes: Probes, path: Path
     ) -> tuple[list[Any], TagResults]:
         given = [*consts, *arguments]
         if self.wide:
@@ -84,7 +85,7 @@ class _Run:
             env.update(zip(eqn.outvars, results, strict=True))
         return [self.read(env, atom) for atom in jaxpr.outvars], (values, reached)
 
-    def read(self, env: dict[Any, Any], atom: Any) -> Any:
+    def read(self, env: dict[Any, Any], atom: Atom) -> Any:
         if not is_literal(atom):
             return env[atom]
         # A constant of the program is what it was when rounded to the program's dtype.
@@ -112,7 +113,7 @@ class _Run:
         return results, (values, {})
 
     def bodies(self, eqn: Eqn, here: Path) -> list[Body]:
-        def body(j: int, jaxpr: Any) -> Body:
+        def body(j: int, jaxpr: Jaxpr) -> Body:
             def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], TagResults]:
                 return self.program(*opened(jaxpr), operands, probes, (*here, j))
 
@@ -121,7 +122,7 @@ class _Run:
         return [body(j, jaxpr) for j, jaxpr in enumerate(CONTROLS[eqn.primitive.name].bodies(eqn))]
 
 
-def _array(result: Any) -> Any:
+def _array(result: Value) -> Any:
     """A literal of the program as an array; any other result as it is."""
     return result if isinstance(result, jax.Array) else jnp.asarray(result)
 
@@ -147,7 +148,7 @@ def _custom_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]
         given = dict(zip(smooth, values, strict=True))
         return [given.get(i, other) for i, other in enumerate(others)]
 
-    def evaluate(jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
+    def evaluate(jaxpr: Jaxpr, operands: Sequence[Any]) -> list[Any]:
         return _Run({}, operator.add, wide).program(*opened(jaxpr), operands, {}, ())[0]
 
     @jax.custom_vjp
@@ -171,17 +172,17 @@ def _custom_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]
 
 
 @jax.custom_jvp
-def _probed(value: Any, probe: Any) -> Any:
+def _probed(value: Value, probe: Value) -> Any:
     """`value`, and for derivatives `value + probe`; a sum would turn -0.0 into 0.0, and cost one."""
     return value
 
 
 @_probed.defjvp
-def _probed_jvp(primals: Any, tangents: Any) -> Any:
+def _probed_jvp(primals: PyTree, tangents: PyTree) -> Any:
     value_dot, probe_dot = tangents
     return _probed(*primals), value_dot + probe_dot
 
 
-def _cut(value: Any, probe: Any) -> Any:
+def _cut(value: Value, probe: Value) -> Any:
     """The probe in place of the value: nothing flows back from here to what the value was made of."""
     return probe

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend.core import Literal, jaxprs_in_params
 
-from jaxgrad._program.control_flow import Eqn
+from jaxgrad._types import Atom, Eqn, Jaxpr
 
 Path = tuple[int, ...]  # where an equation stands: its index, then body and index for each program inside a program
 
@@ -47,12 +47,12 @@ def trace(fun: Callable[..., tuple[Any, Any]], leaves: Sequence[Any]) -> Program
     return Program(*opened(closed), output, aux)
 
 
-def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+def opened(jaxpr: Jaxpr) -> tuple[Any, Sequence[Any]]:
     """A jaxpr, open or closed, and its constants."""
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 
-def is_literal(atom: Any) -> bool:
+def is_literal(atom: Atom) -> bool:
     """Is an operand or result a number that is written in the program? Any other is a variable."""
     return isinstance(atom, Literal)
 

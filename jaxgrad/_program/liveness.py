@@ -6,8 +6,9 @@ from typing import Any
 import jax
 
 from jaxgrad._names.tag import tag_p
-from jaxgrad._program.control_flow import CONTROLS, Eqn, Flow, Live
+from jaxgrad._program.control_flow import CONTROLS, Flow, Live
 from jaxgrad._program.jaxpr import Path, Program, is_literal, opened, variables
+from jaxgrad._types import Atom, Eqn, Jaxpr
 
 
 def states(program: Program) -> dict[Path, str]:
@@ -18,7 +19,7 @@ def states(program: Program) -> dict[Path, str]:
     return found
 
 
-def _flow(jaxpr: Any, path: Path, states: dict[Path, str], live_results: Live) -> tuple[Live, dict[int, list[Path]]]:
+def _flow(jaxpr: Jaxpr, path: Path, states: dict[Path, str], live_results: Live) -> tuple[Live, dict[int, list[Path]]]:
     """Which arguments of a program reach the output, and the state of each tag in it.
 
     Returns:
@@ -57,7 +58,7 @@ def _flow_through(
         return [any(is_live)] * len(eqn.invars)
     found: list[dict[int, list[Path]]] = [{} for _ in control.bodies(eqn)]
 
-    def flow(j: int, body: Any) -> Flow:
+    def flow(j: int, body: Jaxpr) -> Flow:
         def run(live: Live) -> Live:
             operands, found[j] = _flow(opened(body)[0], (*here, j), states, live)
             return operands
@@ -79,11 +80,11 @@ def dependence(fun: Callable[..., Any], *args: Any) -> list[set[int]]:
     return [{i for i in arguments if bits >> i & 1} for bits in _dependence(jaxpr, [1 << i for i in arguments])]
 
 
-def _dependence(jaxpr: Any, arguments: Sequence[int]) -> list[int]:
+def _dependence(jaxpr: Jaxpr, arguments: Sequence[int]) -> list[int]:
     """The arguments that each result depends on, as the bits of an integer, given those of each argument."""
     bits: dict[Any, int] = dict(zip(jaxpr.invars, arguments, strict=True))
 
-    def read(atom: Any) -> int:
+    def read(atom: Atom) -> int:
         return 0 if is_literal(atom) else bits.get(atom, 0)
 
     for eqn in jaxpr.eqns:

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxgrad._errors import OutputError
-
-Eqn = Any
+from jaxgrad._types import Aval, DType, Eqn, Value
 
 # What reads or makes the bits of a number: it means something in its own dtype only.
 _BITS = {"bitcast_convert_type", "nextafter", "reduce_precision", "random_bits", "random_gamma", "rng_bit_generator"}
@@ -25,20 +24,20 @@ class Wide:
     def is_complex(self) -> bool:
         return bool(jnp.issubdtype(self.dtype, jnp.complexfloating))
 
-    def cast(self, value: Any) -> Any:
+    def cast(self, value: Value) -> Any:
         """`value` in this dtype, if it is floating-point; what is complex already is complex128."""
         dtype = jnp.result_type(value)
         if not jnp.issubdtype(dtype, jnp.inexact):
             return value
         return lax.convert_element_type(value, self.kind(dtype))
 
-    def kind(self, dtype: Any) -> Any:
+    def kind(self, dtype: DType) -> Any:
         """What stands for `dtype`."""
         if not jnp.issubdtype(dtype, jnp.inexact):
             return dtype
         return jnp.complex128 if jnp.issubdtype(dtype, jnp.complexfloating) else self.dtype
 
-    def uncast(self, value: Any, aval: Any) -> Any:
+    def uncast(self, value: Value, aval: Aval) -> Any:
         if not jnp.issubdtype(aval.dtype, jnp.inexact):
             return value
         if self.is_complex and not jnp.issubdtype(aval.dtype, jnp.complexfloating):
@@ -77,19 +76,19 @@ _DTYPES = ("new_dtype", "preferred_element_type", "dtype")  # parameters that na
 _NOT_ANALYTIC = {"conj", "real", "imag", "complex", "sort", "cumax", "cummin", "reduce_prod", "erf", "erfc"}
 
 
-def _convert(eqn: Eqn, x: Any) -> Any:
+def _convert(eqn: Eqn, x: Value) -> Any:
     new = eqn.params["new_dtype"]
     return x if jnp.issubdtype(new, jnp.inexact) and jnp.iscomplexobj(x) else lax.convert_element_type(_re(x), new)
 
 
-def _re(x: Any) -> Any:
+def _re(x: Value) -> Any:
     return jnp.real(x) if jnp.iscomplexobj(x) else x
 
 
 def _extreme(largest: bool) -> Callable[..., Any]:
     """Max or min along axes; where several are it, their mean."""
 
-    def reduce(eqn: Eqn, x: Any) -> Any:
+    def reduce(eqn: Eqn, x: Value) -> Any:
         axes = eqn.params["axes"]
         extreme = (jnp.max if largest else jnp.min)(_re(x), axes, keepdims=True)
         is_it = _re(x) == extreme
@@ -102,7 +101,7 @@ def _on_real_part(eqn: Eqn, *operands: Any) -> Any:
     return eqn.primitive.bind(*(_re(x) for x in operands), **eqn.primitive.get_bind_params(eqn.params))
 
 
-def _clamp(eqn: Eqn, low: Any, x: Any, high: Any) -> Any:
+def _clamp(eqn: Eqn, low: Value, x: Value, high: Value) -> Any:
     return jnp.where(_re(x) < _re(low), low, jnp.where(_re(x) > _re(high), high, x))
 
 

@@ -13,6 +13,7 @@ import jax
 
 from jaxgrad._program import fingerprint
 from jaxgrad._program.jaxpr import bind, opened
+from jaxgrad._types import Atom, Jaxpr, Value
 
 _LOOKED_INTO = ("jit", "remat2")  # for derivatives from node to node they are their bodies
 _RUN_ONCE = ("scan", "while", "cond", "shard_map")  # results that are computed by one of these are one piece
@@ -89,7 +90,7 @@ class _Inlined:
         self._numbers = count(n_arguments)
         self._number_of: dict[fingerprint.Same, int] = {}
 
-    def add(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    def add(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
         """Adds a program; returns its results."""
         numbers = dict(zip(jaxpr.invars, arguments, strict=True))
         numbers |= zip(jaxpr.constvars, map(self._constant, consts), strict=True)
@@ -106,7 +107,7 @@ class _Inlined:
             numbers.update(zip(eqn.outvars, results, strict=True))
         return [_read(numbers, atom) for atom in jaxpr.outvars]
 
-    def _constant(self, value: Any) -> int:
+    def _constant(self, value: Value) -> int:
         number = self._number_of.setdefault(fingerprint.Same(value), -1)
         if number == -1:
             number = self._number_of[fingerprint.Same(value)] = next(self._numbers)
@@ -114,7 +115,7 @@ class _Inlined:
         return number
 
 
-def _read(numbers: dict[Any, Any], atom: Any) -> Any:
+def _read(numbers: dict[Any, Any], atom: Atom) -> Any:
     return atom if hasattr(atom, "val") else numbers[atom]
 
 
@@ -153,7 +154,7 @@ class _Slice:
         place: dict[int, Hashable] = {}
         self.inputs: list[int] = []
 
-        def read(atom: Any) -> Hashable:
+        def read(atom: Atom) -> Hashable:
             if not isinstance(atom, int):
                 return fingerprint.of_constant(atom.val), fingerprint.of_aval(atom.aval)
             if atom not in place:
@@ -172,7 +173,7 @@ class _Slice:
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         arrays = dict(zip(self.inputs, inputs, strict=True))
 
-        def read(atom: Any) -> Any:
+        def read(atom: Atom) -> Any:
             return arrays[atom] if isinstance(atom, int) else atom.val
 
         for eqn, operands, results in self._operations:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._errors import InputError, OutputError
+from jaxgrad._types import Leaf, PyTree
 
 
 def differentiable(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> list[int]:
@@ -39,13 +40,13 @@ def _positions(argnums: int | Sequence[int] | None, n: int) -> set[int]:
     return {operator.index(position) % n for position in positions}
 
 
-def is_array(leaf: Any) -> bool:
+def is_array(leaf: Leaf) -> bool:
     if isinstance(leaf, np.ndarray):
         return leaf.dtype.kind not in "OSUMm" and leaf.dtype != jax.dtypes.float0
     return isinstance(leaf, (jax.Array, np.generic, bool, int, float, complex))
 
 
-def check_scalar(output: Any) -> None:
+def check_scalar(output: PyTree) -> None:
     leaves = jax.tree.leaves(output)
     if len(leaves) != 1 or leaves[0] is not output:
         raise OutputError(

@@ -17,6 +17,7 @@ from jaxgrad._program.promotion import Wide
 from jaxgrad._program.sites import Site
 from jaxgrad._retain.arguments import check_scalar, differentiable, is_array
 from jaxgrad._retain.selection import name_patterns, select
+from jaxgrad._types import Value
 
 
 class TracedCall(NamedTuple):
@@ -90,7 +91,7 @@ def trace_call(
     return TracedCall(traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux))
 
 
-def _pair(result: Any) -> tuple[Any, Any]:
+def _pair(result: Value) -> tuple[Any, Any]:
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise OutputError(f"with has_aux, fun returns a {type(result).__name__}; expected a pair (output, aux).")
     return result[0], result[1]

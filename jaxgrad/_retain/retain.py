@@ -11,14 +11,15 @@ from jax.tree_util import Partial
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
 from jaxgrad._retain.selection import name_patterns
+from jaxgrad._types import P, PyTree, Value
 
 
 def retain_grads(
-    fun: Callable[..., Any],
+    fun: Callable[P, Any],
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
     names: str | Iterable[str] | None = None,
-) -> Callable[..., Record]:
+) -> Callable[P, Record]:
     r"""Transforms `fun` to return the value and gradient of each of its tagged intermediates.
 
     What PyTorch's `retain_grad` does, for any pure function: for $y = f(a)$ with tagged intermediates $v_i$ it
@@ -65,7 +66,7 @@ def retain_grads(
     patterns = name_patterns(names)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
-    def with_grads(*args: Any, **kwargs: Any) -> Record:
+    def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
         retained = _retain(trace_call(fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns))
         arg_grads, grads = retained.pullback(_one(retained.output))
         return Record(
@@ -134,7 +135,7 @@ def _retain(planned: TracedCall) -> _Retained:
     probes = {i: site.probe() for i, site in enumerate(sites) if site.note is None}
     output, vjp, (aux, (values, reached)) = jax.vjp(forward, planned.leaves, probes, has_aux=True)
 
-    def pull_back(vjp: Any, cotangent: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def pull_back(vjp: Any, cotangent: Value) -> tuple[tuple[Any, ...], dict[str, Any]]:
         leaf_bars, probe_bars = vjp(cotangent)
         return planned.arg_grads(leaf_bars), planned.present(probe_bars)
 
@@ -148,6 +149,6 @@ def _retain(planned: TracedCall) -> _Retained:
     )
 
 
-def _one(output: Any) -> Any:
+def _one(output: PyTree) -> Any:
     """The cotangent of a scalar output: like it, but not committed to its devices, as a cotangent of `jax.grad`."""
     return lax.full_like(output, 1, shape=(), sharding=jax.typeof(output).sharding)

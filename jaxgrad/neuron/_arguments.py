@@ -1,7 +1,5 @@
 """The neuron's arguments, checked: a shape or dtype that would give a wrong result is an error that says so."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxgrad._errors import InputError
+from jaxgrad._types import Value
 
 REAL = (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
 INEXACT = (*REAL, jnp.complex64, jnp.complex128)  # complex: what the complex-step oracle needs
@@ -40,7 +39,7 @@ def row(x: ArrayLike, w: ArrayLike, dtypes: tuple[DTypeLike, ...]) -> tuple[Arra
     return x, w
 
 
-def array(name: str, value: Any, dtypes: tuple[DTypeLike, ...] = INEXACT) -> Array:
+def array(name: str, value: Value, dtypes: tuple[DTypeLike, ...] = INEXACT) -> Array:
     """`value` as an array, its dtype checked and kept."""
     if not isinstance(value, (Array, np.ndarray, np.generic, int, float, complex)):
         raise InputError(

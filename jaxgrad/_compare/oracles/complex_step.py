@@ -7,11 +7,12 @@ import numpy as np
 
 from jaxgrad._compare.oracles.perturbation import Names, Point, by_steps
 from jaxgrad._record import Record
+from jaxgrad._types import P
 
 
 def complex_step(
-    fun: Callable[..., Any], *, argnums: int | Sequence[int] | None = None, names: Names = None
-) -> Callable[..., Record]:
+    fun: Callable[P, Any], *, argnums: int | Sequence[int] | None = None, names: Names = None
+) -> Callable[P, Record]:
     r"""Transforms `fun` to find its gradients by steps in the imaginary direction.
 
     For an analytic function $\partial y / \partial a_i = \mathrm{Im}\, y(a + i s e_i) / s + O(s^2)$, and no

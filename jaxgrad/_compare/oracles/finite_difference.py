@@ -8,11 +8,12 @@ import numpy as np
 from jaxgrad._compare.oracles.perturbation import Names, Point, by_steps
 from jaxgrad._errors import InputError
 from jaxgrad._record import Record
+from jaxgrad._types import P
 
 
 def finite_difference(
-    fun: Callable[..., Any], *, order: int = 2, argnums: int | Sequence[int] | None = None, names: Names = None
-) -> Callable[..., Record]:
+    fun: Callable[P, Any], *, order: int = 2, argnums: int | Sequence[int] | None = None, names: Names = None
+) -> Callable[P, Record]:
     r"""Transforms `fun` to estimate its gradients by central differences.
 
     Each element $a_i$ of an argument or a tagged intermediate moves by $\pm s_i$ with

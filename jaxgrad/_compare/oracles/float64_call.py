@@ -11,9 +11,10 @@ from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall
+from jaxgrad._types import Leaf, PyTree
 
 
-def to_numpy(leaf: Any) -> np.ndarray[Any, Any]:
+def to_numpy(leaf: Leaf) -> np.ndarray[Any, Any]:
     """An argument as it was given, in its own dtype."""
     if isinstance(leaf, jax.core.Tracer):
         raise InputError(
@@ -41,7 +42,9 @@ def probes(planned: TracedCall, wide: Wide) -> dict[int, Any]:
     }
 
 
-def filled(planned: TracedCall, output: Any, values: Any, reached: Any, leaf_bars: Any, probe_bars: Any) -> Record:
+def filled(
+    planned: TracedCall, output: PyTree, values: PyTree, reached: PyTree, leaf_bars: PyTree, probe_bars: PyTree
+) -> Record:
     """The record of what a run gives, in NumPy's arrays."""
     as_numpy = functools.partial(jax.tree.map, np.asarray)
     return Record(

@@ -16,13 +16,14 @@ from jaxgrad._compare.tolerance import roundoff
 from jaxgrad._program.promotion import Wide
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
+from jaxgrad._types import P
 
 _DRAWS = 4  # of random roundings of the arguments
 
 
 def in_float64(
-    fun: Callable[..., Any], *, argnums: int | Sequence[int] | None = None, names: Names = None
-) -> Callable[..., Record]:
+    fun: Callable[P, Any], *, argnums: int | Sequence[int] | None = None, names: Names = None
+) -> Callable[P, Record]:
     """Transforms `fun` to evaluate the same traced program, and its reverse pass, in float64.
 
     Compared with it, `retain_grads(fun)` shows the rounding error at every tag. What rounding the arguments by half a
@@ -45,7 +46,7 @@ def in_float64(
     """
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
-    def with_grads(*args: Any, **kwargs: Any) -> Record:
+    def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
         planned = trace_call(fun, args, kwargs, argnums=argnums, names=names)
         with jax.enable_x64(True):
             leaves = [to_numpy(leaf) for leaf in planned.leaves]

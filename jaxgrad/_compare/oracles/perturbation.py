@@ -16,6 +16,7 @@ from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
+from jaxgrad._types import DType, P, Value
 
 Names = str | Iterable[str] | None
 _ROWS = 64  # points that are evaluated at once
@@ -38,15 +39,15 @@ class Point(NamedTuple):
 
 
 def by_steps(
-    fun: Callable[..., Any],
+    fun: Callable[P, Any],
     gradient: Callable[[Point], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
     argnums: int | Sequence[int] | None,
     names: Names,
-) -> Callable[..., Record]:
+) -> Callable[P, Record]:
     """`fun` with the gradients, and how far off they may be, that `gradient` finds at a point."""
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
-    def with_grads(*args: Any, **kwargs: Any) -> Record:
+    def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
         planned = trace_call(fun, args, kwargs, argnums=argnums, names=names)
         for leaf in [*planned.leaves, *(site.aval for site in planned.sites if site.note is None)]:
             if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
@@ -85,12 +86,12 @@ def _record(planned: TracedCall, leaves: list[Any], gradient: Callable[[Point], 
 
 
 def _stepper(
-    planned: TracedCall, base: Any, unravel: Any
+    planned: TracedCall, base: Value, unravel: Any
 ) -> Callable[[np.ndarray[Any, Any], Any], np.ndarray[Any, Any]]:
     """(steps, dtype) -> the output after each step alone, some at once."""
 
     @functools.partial(jax.jit, static_argnums=2)
-    def outputs(indices: Any, steps: Any, dtype: Any) -> Any:
+    def outputs(indices: Any, steps: Value, dtype: DType) -> Any:
         wide = Wide(dtype)
 
         def output(index: Any, step: Any) -> Any:
@@ -102,7 +103,7 @@ def _stepper(
 
         return jax.vmap(output)(indices, steps)
 
-    def each(steps: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+    def each(steps: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
         if not steps.size:
             return np.zeros(0, dtype)
         padded = -steps.size % min(_ROWS, steps.size)

@@ -12,6 +12,7 @@ from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._errors import InputError
 from jaxgrad._program.promotion import Wide
 from jaxgrad._retain.call import trace_call
+from jaxgrad._types import PyTree
 
 Array = np.ndarray[Any, Any]
 
@@ -19,7 +20,9 @@ _EPS = float(np.finfo(np.float64).eps)
 _STEPS = np.logspace(-1, -4, 13)
 
 
-def taylor_order(fun: Callable[..., Any], *args: Any, grads: Any = None, direction: Any = None, seed: int = 0) -> float:
+def taylor_order(
+    fun: Callable[..., Any], *args: Any, grads: PyTree = None, direction: PyTree = None, seed: int = 0
+) -> float:
     r"""The order of the Taylor remainder: 2 for a right gradient, 1 for a wrong one.
 
     $R(s) = |y(a + s d) - y(a) - s \bar a \cdot d|$ falls as $s^2$ if $\bar a$ is the gradient and as $s$ if not. The
@@ -60,7 +63,7 @@ def taylor_order(fun: Callable[..., Any], *args: Any, grads: Any = None, directi
     return _order(np.abs(np.array(moved) - _STEPS * slope), 64 * _EPS * max(abs(base), abs(slope) * _STEPS[-1]))
 
 
-def _like(leaves: list[Array], tree: Any, name: str) -> list[Array]:
+def _like(leaves: list[Array], tree: PyTree, name: str) -> list[Array]:
     """The tree's leaves, one for each argument's; none if it is None."""
     given = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
     if tree is not None and [leaf.shape for leaf in given] != [leaf.shape for leaf in leaves]:

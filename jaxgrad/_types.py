@@ -1,0 +1,14 @@
+"""The names of types that Python cannot spell out: what they stand for is said here, once."""
+
+from typing import Any, ParamSpec, TypeAlias
+
+P = ParamSpec("P")  # the parameters of the user's function, which a transformed one keeps
+
+PyTree: TypeAlias = Any  # nested containers of leaves, as jax.tree has them
+Leaf: TypeAlias = Any  # what stands at a leaf of a pytree: an array, a number, or anything static
+Value: TypeAlias = Any  # an array or a number, of JAX's, NumPy's or Python's
+DType: TypeAlias = Any  # what jnp.dtype takes: a NumPy dtype, or one of JAX's own
+Aval: TypeAlias = Any  # an abstract value: shape, dtype, sharding
+Jaxpr: TypeAlias = Any  # a jaxpr, closed or open: one class on JAX 0.12, two before
+Eqn: TypeAlias = Any  # an equation of a jaxpr
+Atom: TypeAlias = Any  # a variable or a literal of a jaxpr
