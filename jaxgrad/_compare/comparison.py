@@ -11,6 +11,7 @@ from jaxgrad._compare.entries import label
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._errors import DifferenceError
 from jaxgrad._record import Record
+from jaxgrad._text import aligned
 from jaxgrad._types import Value
 
 
@@ -148,13 +149,7 @@ def _text(rows: tuple[Row, ...]) -> Iterator[str]:
     yield ""
     lines: list[tuple[str, ...]] = [("", "", "got", "want", "absolute", "relative", "ULP", "at", "")]
     lines += [_cells(row) for row in rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        ends = [
-            cell.ljust(width) if i < 2 or i > 6 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        yield "  ".join(ends).rstrip()
+    yield from (line.rstrip() for line in aligned(lines, right=range(2, 7)))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Reference tables: numbers that somebody printed, with what each of them is, and whether a record has them."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -15,6 +14,7 @@ from jaxgrad._compare.ulp import ulp_distance
 from jaxgrad._document.digits import interval, same_digits
 from jaxgrad._errors import InputError, TableError
 from jaxgrad._record import Record
+from jaxgrad._text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,8 @@ def _within(row: Row, tolerance: Tolerance) -> Row:
 
 def _printed(number: Number, columns: Mapping[str, Any], table: Table) -> Row:
     if number.quantity not in columns:
-        near = difflib.get_close_matches(number.quantity, columns, n=1, cutoff=0)
         raise TableError(
-            f'{number.place}: there is no quantity "{number.quantity}". Did you mean "{near[0]}"? '
+            f'{number.place}: there is no quantity "{number.quantity}". {did_you_mean(number.quantity, columns)} '
             f"There are: {', '.join(columns)}."
         )
     got = np.asarray(columns[number.quantity])

@@ -1,12 +1,12 @@
 """Graph: a computation as named nodes, and edges that carry the local derivatives between them."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from jaxgrad._errors import InputError
+from jaxgrad._text import did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,7 @@ class _Nodes(dict[str, Node]):
     """Nodes by name; a name that is none is an error that names the nearest."""
 
     def __missing__(self, name: Any) -> Node:
-        near = difflib.get_close_matches(str(name), self, n=1, cutoff=0)
-        raise InputError(f"there is no node {name!r}. Did you mean {near[0]!r}? There are: {listed(list(self))}.")
+        raise InputError(f"there is no node {name!r}. {did_you_mean(str(name), self)} There are: {listed(list(self))}.")
 
 
 class _Edges(dict[tuple[str, str], Edge]):

@@ -5,6 +5,7 @@ import textwrap
 from jaxgrad._graph.explain import MOST_FACTORS, explain
 from jaxgrad._graph.graph import Graph
 from jaxgrad._graph.numbers import number
+from jaxgrad._text import aligned
 
 _MOST_NODES = 200
 
@@ -22,16 +23,15 @@ def summary(graph: Graph, *, width: int = 80) -> str:
     shown = list(graph.nodes.values())[:_MOST_NODES]
     rows = [(node.name, number(node.value), "none" if node.grad is None else number(node.grad)) for node in shown]
     heads = ("node", "value", f"d{graph.output}/dnode")
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(3)]
-    start = sum(widths) + 6
-    lines = ["  ".join(f"{head:<{w}}" for head, w in zip(heads, widths, strict=True)) + "  local derivatives"]
-    for node, row in zip(shown, rows, strict=True):
+    head, *cells = aligned([heads, *rows])
+    start = len(head) + 2
+    lines = [f"{head}  local derivatives"]
+    for node, cell in zip(shown, cells, strict=True):
         factors = [f"d{e.target}/d{e.source} = {number(e.local)}" for e in graph.into[node.name] if e.local is not None]
         words = ", ".join(factor.replace(" ", "\0") for factor in factors[:MOST_FACTORS])
         words += f", ... ({len(factors)} in all)" if len(factors) > MOST_FACTORS else ""
         first, *more = _wrapped(" ".join(filter(None, [words, node.note])), max(24, width - start)) or [""]
-        cells = "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True))
-        lines += [f"{cells}  {first}".rstrip(), *(" " * start + line for line in more)]
+        lines += [f"{cell}  {first}".rstrip(), *(" " * start + line for line in more)]
     if len(graph.nodes) > len(shown):
         lines.append(f"... and {len(graph.nodes) - len(shown)} more nodes.")
     arguments = [node.name for node in graph.nodes.values() if node.kind == "argument"]

@@ -1,11 +1,11 @@
 """Choosing among the named intermediates of a program."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from jaxgrad._errors import TagError
 from jaxgrad._program.sites import Site, named
+from jaxgrad._text import did_you_mean
 
 
 def name_patterns(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
@@ -80,6 +80,6 @@ def _matches(site: Site, pattern: str) -> bool:
 
 
 def _no_such_name(pattern: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(pattern, known, n=1, cutoff=0)
-    hint = f' Did you mean "{near[0]}"? There are: {", ".join(known)}.' if near else " The function has no tag at all."
+    near = did_you_mean(pattern, known)
+    hint = f" {near} There are: {', '.join(known)}." if near else " The function has no tag at all."
     return f'`names` asks for "{pattern}", and nothing is tagged so.{hint}'

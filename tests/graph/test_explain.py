@@ -153,7 +153,7 @@ def test_the_products_are_the_contributions(forked):
 
 
 def test_unknown_names_and_styles(of_neuron):
-    with pytest.raises(InputError, match=r"there is no node 'w3'. Did you mean 'w2'\?"):
+    with pytest.raises(InputError, match=r"there is no node 'w3'. Did you mean .w2.\?"):
         of_neuron.explain("w3")
     with pytest.raises(InputError, match=r"`style` is 'html'; expected one of 'plain', 'unicode', 'latex'."):
         of_neuron.explain("w2", style="html")

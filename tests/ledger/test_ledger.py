@@ -432,7 +432,7 @@ def test_traced_arguments_are_refused():
 
 def test_a_name_that_is_no_node_is_answered_with_the_nearest():
     with pytest.raises(
-        InputError, match=r"there is no node 'w9'. Did you mean 'w2'\? There are: x0, x1, w0, w1, w2, z"
+        InputError, match=r"there is no node 'w9'. Did you mean .w2.\? There are: x0, x1, w0, w1, w2, z"
     ):
         ledger(neuron.forward)(X, W).graph.node("w9")
 
@@ -473,9 +473,9 @@ def test_an_argument_sharded_by_its_type_is_refused_and_the_whole_of_it_is_read(
     [
         (
             lambda found: found.nodes["kk"],
-            "there is no node 'kk'. Did you mean 'k'? There are: x0, x1, w0, w1, w2",
+            "there is no node 'kk'. Did you mean \"k\"? There are: x0, x1, w0, w1, w2",
         ),
-        (lambda found: found.explain("hh"), "there is no node 'hh'. Did you mean 'h'?"),
+        (lambda found: found.explain("hh"), "there is no node 'hh'. Did you mean \"h\"?"),
         (lambda found: found.explain(3), "there is no node '3'."),
         (lambda found: found.edges["z", "h"], "there is no edge from 'z' to 'h'. Edges to 'h': ('k', 'h')."),
         (lambda found: found.edges["k", "z"], "there is no edge from 'k' to 'z'; write ('z', 'k')."),
