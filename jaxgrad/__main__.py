@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 
 import jax
@@ -35,6 +36,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _evaluate(arguments)
     if arguments.command == "explain":
         return _explain(arguments.x, arguments.w, arguments.output)
+    if arguments.command == "notebook":
+        return _notebook(arguments.name, arguments.output, only_list=arguments.list)
     return _report(arguments.table, as_json=arguments.json)
 
 
@@ -65,6 +68,28 @@ def _explain(x: str, w: str, path: str | None) -> int:
         found.save(path)
         written = f"\n\nWrote {path}."
     _write(f"{report.formulas(len(x.split(',')))}\n\n{found}{written}")
+    return DONE
+
+
+def _notebook(name: str, path: str | None, *, only_list: bool) -> int:
+    shipped = {file.name.removesuffix(".ipynb"): file for file in files("jaxgrad").joinpath("notebooks").iterdir()}
+    if only_list:
+        _write("\n".join(sorted(shipped)))
+        return DONE
+    if name not in shipped:
+        raise InputError(f"there is no notebook {name!r}. There are: {', '.join(sorted(shipped))}.")
+    text = shipped[name].read_text(encoding="utf-8")
+    if path is None:
+        _write(text.rstrip("\n"))
+        return DONE
+    try:
+        with Path(path).open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path} is there already; expected a new file.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from error
+    _write(f"Wrote {path}. Open it with: jupyter lab {path}")
     return DONE
 
 

@@ -32,6 +32,16 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("-w", metavar="NUMBERS", required=True, help="weights, the bias last, as 0.5,-0.3,0.1")
     explain.add_argument("-o", "--output", metavar="FILE", help="draw it too: .svg .png .dot .mmd .html or .json")
     _add_evaluate(commands)
+    notebook = commands.add_parser(
+        "notebook",
+        help="hand out a notebook: the document in JAX, cell by cell",
+        description="Hands out a notebook that ships with jaxgrad; chain_rule is the document, cell by cell beside "
+        "the original's PyTorch.",
+        epilog="Exit status: 0 done, 2 it cannot be written.",
+    )
+    notebook.add_argument("name", metavar="NAME", nargs="?", default="chain_rule", help="which (default: chain_rule)")
+    notebook.add_argument("-o", "--output", metavar="FILE", help="a new .ipynb file (default: print it, as JSON)")
+    notebook.add_argument("--list", action="store_true", help="list those that there are")
     check_ = commands.add_parser(
         "check",
         help="check a table of your own: the same as --table FILE",

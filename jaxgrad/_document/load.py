@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgrad._document.table import Number, Table
+from jaxgrad._document.table import Cell, Number, Table
 from jaxgrad._errors import TableError
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -22,7 +22,8 @@ def load(path: str | PathLike[str] | None = None) -> Table:
 
     A table is TOML: `title`, `function` ("neuron"), `dtype`, `x`, `w` (the bias last), `rounded`, and one
     `[[number]]` for each printed number with `label`, `quantity`, `printed` (a string, to keep its digits) and,
-    where there are any, `part`, `cell` and `claims`. The document's own, `reference.toml`, is the example.
+    where there are any, `part`, `cell` and `claims`. A `[[cell]]` with `part`, `cell`, `source` and `here` says what a
+    cell that prints nothing became. The document's own, `reference.toml`, is the example.
 
     Args:
       path: a TOML file, UTF-8.
@@ -44,7 +45,7 @@ def load(path: str | PathLike[str] | None = None) -> Table:
     source = files("jaxgrad._document").joinpath("reference.toml") if path is None else Path(path)
     name = "reference.toml" if path is None else fspath(path)
     entries = _read(source, name)
-    _no_other_keys(entries, {"title", "function", "dtype", "x", "w", "rounded", "number"}, name)
+    _no_other_keys(entries, {"title", "function", "dtype", "x", "w", "rounded", "number", "cell"}, name)
     function = _entry(entries, "function", str, name)
     if function != "neuron":
         raise TableError(f'{name}: function is "{function}"; expected "neuron", the one that it can check.')
@@ -60,6 +61,7 @@ def load(path: str | PathLike[str] | None = None) -> Table:
     numbers = _entry(entries, "number", list, name)
     if not numbers:
         raise TableError(f"{name}: no [[number]] in it; expected at least one.")
+    cells = _entry(entries, "cell", list, name) if "cell" in entries else []
     return Table(
         title=_entry(entries, "title", str, name),
         function=function,
@@ -67,6 +69,7 @@ def load(path: str | PathLike[str] | None = None) -> Table:
         w=w,
         rounded=_entry(entries, "rounded", bool, name),
         numbers=tuple(_number(entry, f"{name}: [[number]] {i}") for i, entry in enumerate(numbers, start=1)),
+        cells=tuple(_cell(entry, f"{name}: [[cell]] {i}") for i, entry in enumerate(cells, start=1)),
     )
 
 
@@ -140,4 +143,14 @@ def _number(entry: Any, where: str) -> Number:
         printed=printed,
         **{key: _entry(entry, key, int, where) for key in ("part", "cell") if key in entry},
         **{key: _entry(entry, key, str, where) for key in ("claims",) if key in entry},
+    )
+
+
+def _cell(entry: Any, where: str) -> Cell:
+    if not isinstance(entry, dict):
+        raise TableError(f"{where}: is {_shown(entry)}; expected a table with part, cell, source and here.")
+    _no_other_keys(entry, {"part", "cell", "source", "here"}, where)
+    return Cell(
+        **{key: _entry(entry, key, int, where) for key in ("part", "cell")},
+        **{key: _entry(entry, key, str, where) for key in ("source", "here")},
     )

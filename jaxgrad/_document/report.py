@@ -48,6 +48,10 @@ def data(check: Check) -> dict[str, Any]:
         "dtype": check.table.dtype.name,
         "x": [_json_number(value) for value in check.table.x],
         "w": [_json_number(value) for value in check.table.w],
+        "cells": [
+            {"part": cell.part, "cell": cell.cell, "source": cell.source, "here": cell.here}
+            for cell in check.table.cells
+        ],
         "numbers": [
             {
                 "part": number.part,
@@ -112,6 +116,7 @@ def _parts(check: Check) -> Iterator[list[str]]:
     line = _line_format(check)
     for part, in_part in groupby(check.numbers, key=lambda entry: entry[0].part):
         section = [_TITLES.get(part, f"Part {part}" if part is not None else "Numbers"), "-" * WIDTH]
+        section += _code_cells(check, part)
         for cell, in_cell in groupby(in_part, key=lambda entry: entry[0].cell):
             entries = list(in_cell)
             if part == 1 and any(number.quantity.startswith("df/d") for number, _ in entries):
@@ -123,6 +128,17 @@ def _parts(check: Check) -> Iterator[list[str]]:
             section.append("")
         section += [_note(check, number, marks[id(number)]) for number in mislabelled if number.part == part]
         yield section if section[-1] else section[:-1]
+
+
+def _code_cells(check: Check, part: int | None) -> list[str]:
+    """The cells of a part that print nothing, each with what it became."""
+    cells = [cell for cell in check.table.cells if cell.part == part]
+    lines = [f"In [{cell.cell}]  {_cut(cell.source, 24):<24}  ->  {_cut(cell.here, 40)}" for cell in cells]
+    return [*lines, ""] if lines else []
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _chain_rule(check: Check) -> list[str]:

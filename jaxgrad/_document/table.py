@@ -43,6 +43,22 @@ class Number:
         return ", ".join([*where, f'"{self.label}" ({self.quantity} = {self.printed})'])
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the document that prints nothing, and what it became.
+
+    Attributes:
+      part, cell: where it stands in the document.
+      source: what it does there, in one line.
+      here: what does it here.
+    """
+
+    part: int
+    cell: int
+    source: str
+    here: str
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Printed numbers of one function at one input.
@@ -55,6 +71,7 @@ class Table:
       rounded: True where the digits were rounded ("0.73" is any value from 0.725 to 0.735), False where they
         were printed in full, so that a value must print the same digits to agree.
       numbers: the numbers in the order in which they were printed.
+      cells: the document's cells that print nothing, in its order; none where the table does not say.
     """
 
     title: str
@@ -63,6 +80,7 @@ class Table:
     w: np.ndarray[Any, Any]
     rounded: bool
     numbers: tuple[Number, ...]
+    cells: tuple[Cell, ...] = ()
 
     @property
     def dtype(self) -> np.dtype[Any]:

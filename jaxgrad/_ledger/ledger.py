@@ -97,9 +97,6 @@ class Ledger:
         """
         save(self.graph, path)
 
-    def _repr_svg_(self) -> str:
-        return svg(self.graph)
-
     def _repr_html_(self) -> str:
         return svg(self.graph)
 

@@ -13,7 +13,7 @@ from helpers.document import PRINTED
 from jaxgrad import JaxgradError, TableError, reference
 
 SHIPPED = files("jaxgrad._document").joinpath("reference.toml").read_text(encoding="utf-8")
-KEYS = "dtype, function, number, rounded, title, w, x"
+KEYS = "cell, dtype, function, number, rounded, title, w, x"
 ONE = '[[number]]\nlabel = "f:"\nquantity = "f"\nprinted = "0.5"\n'
 SMALL = 'title = "t"\nfunction = "neuron"\ndtype = "float32"\nx = [1.0]\nw = [0.5, 0.1]\nrounded = false\n'
 
@@ -139,6 +139,13 @@ THOUSANDS = "a number of thousands of digits"
         (ONE, ONE + "cell = 1.0", "[[number]] 1: cell is 1.0; expected a whole number of 64 bits."),
         (ONE, ONE + f"cell = {HUGE}", f"[[number]] 1: cell is {THOUSANDS}; expected a whole number of 64 bits."),
         (ONE, ONE + "claims = 1", "[[number]] 1: claims is 1; expected a string."),
+        (ONE, ONE + "[[cell]]\npart = 1\ncell = 2\nhere = 'a'", "[[cell]] 1: has no source; expected a string."),
+        (ONE, ONE + "[[cell]]\nlabel = 'a'", '[[cell]] 1: has "label"; expected cell, here, part, source.'),
+        (
+            "[[number]]",
+            "cell = [1]\n[[number]]",
+            "[[cell]] 1: is 1; expected a table with part, cell, source and here.",
+        ),
         (ONE, ONE + ONE.replace('"f"', "1"), "[[number]] 2: quantity is 1; expected a string."),
     ],
 )

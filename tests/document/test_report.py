@@ -145,3 +145,12 @@ def test_long_digits_take_the_room_they_need():
     digits = "0.5" + 90 * "0"
     lines = report.text(check(table_of({"quantity": "f", "printed": digits}))).splitlines()
     assert any(digits in line for line in lines)
+
+
+def test_cells_that_print_nothing_say_what_they_became(lines):
+    cells = reference.load().cells
+    assert [(cell.part, cell.cell) for cell in cells] == [(1, 10), (1, 60), (1, 61), (2, 72), (2, 73), (2, 74), (2, 75)]
+    for cell in cells:
+        (line,) = [line for line in lines if line.startswith(f"In [{cell.cell}]")]
+        assert line.split("->")[0].split(maxsplit=2)[2].strip() == cell.source
+        assert line.endswith(f"->  {cell.here}")
