@@ -15,6 +15,7 @@ from jaxgrad._ledger.node_names import Origin, argument_sources, free, size_of
 from jaxgrad._program.find_sites import operations, output_site, tagged
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
+from jaxgrad._program.refs import IN_LEDGER, IN_REVERSE, refuse_refs
 from jaxgrad._program.segments import Kind, Piece, segments
 from jaxgrad._program.sites import Site
 from jaxgrad._retain.arguments import check_scalar
@@ -146,6 +147,7 @@ def plan_ledger(
         return fun(*tree_unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(leaves)]), **kwargs), None
 
     traced = trace(flat, [leaves[i] for i in varied])
+    refuse_refs(traced, {**IN_REVERSE, **IN_LEDGER})
     check_scalar(traced.output)
     found = tagged(traced)
     by_operation = patterns is None and not any(site.by_tag for site in found)

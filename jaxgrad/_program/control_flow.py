@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ref import AbstractRef
 from jax.sharding import PartitionSpec
 
 from jaxgrad._types import Aval, Eqn, PyTree
@@ -21,7 +22,7 @@ Avals = dict[int, Any]
 TagResults = tuple[dict[int, Any], dict[int, Any]]  # site -> value, site -> was it reached
 Body = Callable[[Sequence[Any], Probes], tuple[list[Any], TagResults]]  # (operands, probes) -> (results, found)
 Live = list[bool]  # for each variable: does it reach the output?
-Flow = Callable[[Live], Live]  # a body's live results -> its live operands
+Flow = Callable[[Live, Live], Live]  # a body's live results, its refs that are read later -> its live operands
 
 
 class Control(NamedTuple):
@@ -29,7 +30,7 @@ class Control(NamedTuple):
 
     Attributes:
       bodies: eqn -> the bodies that can hold tags.
-      liveness: (eqn, live results, flow of each body) -> live operands.
+      liveness: (eqn, live results, operands that are refs read later, flow of each body) -> live operands.
       rebuild: (eqn, operands, bodies, probes, avals) -> (results, found); avals: site -> type of its value, in the
         body that holds it.
       lead: (eqn, aval) -> the axes that a value of a body gains on its way out, one for each scan step or shard.
@@ -39,16 +40,16 @@ class Control(NamedTuple):
     """
 
     bodies: Callable[[Eqn], Sequence[Any]]
-    liveness: Callable[[Eqn, Live, Sequence[Flow]], Live]
+    liveness: Callable[[Eqn, Live, Live, Sequence[Flow]], Live]
     rebuild: Callable[[Eqn, Sequence[Any], Sequence[Body], Probes, Avals], tuple[Sequence[Any], TagResults]]
     lead: Callable[[Eqn, Any], tuple[int, ...]] = lambda eqn, aval: ()
     operand: int | None = None
     branches: bool = False
 
 
-def _through(eqn: Eqn, live: Live, flows: Sequence[Flow]) -> Live:
+def _through(eqn: Eqn, live: Live, refs: Live, flows: Sequence[Flow]) -> Live:
     """Liveness of an operation whose operands and results are its body's."""
-    return flows[0](live)
+    return flows[0](live, refs)
 
 
 def _jit(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Probes, avals: Avals) -> Any:
@@ -86,15 +87,25 @@ def _scan_sizes(eqn: Eqn) -> tuple[int, int]:
     return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
-def _scan_liveness(eqn: Eqn, live: Live, flows: Sequence[Flow]) -> Live:
+def _scan_liveness(eqn: Eqn, live: Live, refs: Live, flows: Sequence[Flow]) -> Live:
     n_constants, n_carry = _scan_sizes(eqn)
     carry, stacked = live[:n_carry], live[n_carry:]
-    while True:  # what a step carries on is what the next one starts from
-        operands = flows[0]([*carry, *stacked])
-        grown = [a or b for a, b in zip(carry, operands[n_constants:], strict=False)]
-        if grown == carry:
+    while True:  # what a step carries on, and leaves in a ref, is what the next one starts from
+        operands = flows[0]([*carry, *stacked], refs)
+        grown = _either(carry, operands[n_constants : n_constants + n_carry])
+        read = _either(refs, [use and is_ref(v.aval) for use, v in zip(operands, eqn.invars, strict=True)])
+        if (grown, read) == (carry, refs):
             return operands[:n_constants] + grown + operands[n_constants + n_carry :]
-        carry = grown
+        carry, refs = grown, read
+
+
+def _either(first: Live, second: Live) -> Live:
+    return [a or b for a, b in zip(first, second, strict=True)]
+
+
+def is_ref(aval: Aval) -> bool:
+    """Is a variable a ref (`jax.new_ref`), that operations read and write?"""
+    return isinstance(aval, AbstractRef)
 
 
 def _scan(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Probes, avals: Avals) -> Any:
@@ -117,19 +128,23 @@ def _while_parts(eqn: Eqn, operands: Sequence[Any]) -> tuple[Sequence[Any], Sequ
     return operands[:n_condition], operands[n_condition : n_condition + n_body], operands[n_condition + n_body :]
 
 
-def _while_liveness(eqn: Eqn, live: Live, flows: Sequence[Flow]) -> Live:
+def _while_liveness(eqn: Eqn, live: Live, refs: Live, flows: Sequence[Flow]) -> Live:
     n_condition, n_body = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-    if not any(live):
+    if not any(live) and not any(refs):
         return [False] * (n_condition + n_body + len(live))
     condition, body = flows
-    tested = condition([True])
-    carry = [a or b for a, b in zip(live, tested[n_condition:], strict=True)]
-    while True:
-        operands = body(carry)
-        grown = [a or b for a, b in zip(carry, operands[n_body:], strict=True)]
-        if grown == carry:
-            return tested[:n_condition] + operands[:n_body] + grown
-        carry = grown
+    constants, read = eqn.invars[: n_condition + n_body], {v for v, use in zip(eqn.invars, refs, strict=True) if use}
+    carry, unread = live, [False] * len(live)
+    while True:  # the condition and the body may hold the same ref
+        later = [is_ref(v.aval) and v in read for v in constants]
+        tested = condition([True], later[:n_condition] + unread)
+        operands = body(carry, later[n_condition:] + unread)
+        grown = _either(carry, _either(tested[n_condition:], operands[n_body:]))
+        used = tested[:n_condition] + operands[:n_body]
+        found = read | {v for v, use in zip(constants, used, strict=True) if use and is_ref(v.aval)}
+        if (grown, found) == (carry, read):
+            return used + grown
+        carry, read = grown, found
 
 
 def _while(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Probes, avals: Avals) -> Any:
@@ -149,9 +164,9 @@ def _while(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Pr
     return lax.while_loop(going, step, (list(start), never_ran))
 
 
-def _cond_liveness(eqn: Eqn, live: Live, flows: Sequence[Flow]) -> Live:
-    branches = [flow(live) for flow in flows]
-    return [any(live), *(any(uses) for uses in zip(*branches, strict=True))]
+def _cond_liveness(eqn: Eqn, live: Live, refs: Live, flows: Sequence[Flow]) -> Live:
+    branches = [flow(live, refs[1:]) for flow in flows]
+    return [any(live) or any(refs), *(any(uses) for uses in zip(*branches, strict=True))]
 
 
 def _cond(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Probes, avals: Avals) -> Any:

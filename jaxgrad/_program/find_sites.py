@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
-from jaxgrad._program.control_flow import CONTROLS, manual, unsupported
+from jaxgrad._program.control_flow import CONTROLS, is_ref, manual, unsupported
 from jaxgrad._program.jaxpr import Path, Program, inner, opened
 from jaxgrad._program.sites import Site, named
 from jaxgrad._types import Atom, Eqn, Jaxpr
@@ -90,7 +90,7 @@ def _operations(jaxpr: Jaxpr, path: Path) -> Iterator[Site]:
             yield from _operations(opened(eqn.params["jaxpr"])[0], (*here, 0))
         elif name not in _MOVES:
             for k, var in enumerate(eqn.outvars):
-                if jnp.issubdtype(var.aval.dtype, jnp.inexact):
+                if not is_ref(var.aval) and jnp.issubdtype(var.aval.dtype, jnp.inexact):
                     given = str(eqn.params.get("name", name)) if name.startswith("custom_") else name
                     yield Site(given, given, "", True, here, var.aval, result=k)
 

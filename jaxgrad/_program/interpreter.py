@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgrad._program.control_flow import CONTROLS, Body, Probes, TagResults
+from jaxgrad._program.control_flow import CONTROLS, Body, Probes, TagResults, is_ref
 from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened
 from jaxgrad._program.promotion import Wide
 from jaxgrad._program.sites import Site
@@ -73,7 +73,7 @@ class _Run:
     ) -> tuple[list[Any], TagResults]:
         given = [*consts, *arguments]
         if self.wide:
-            given = [self.wide.cast(value) for value in given]
+            given = [value if is_ref(jax.typeof(value)) else self.wide.cast(value) for value in given]
         env: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], given, strict=True))
         values: dict[int, Any] = {}
         reached: dict[int, Any] = {}

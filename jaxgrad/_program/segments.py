@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxgrad._program import fingerprint
+from jaxgrad._program.control_flow import is_ref
 from jaxgrad._program.jaxpr import bind, opened
 from jaxgrad._types import Atom, Jaxpr, Value
 
@@ -122,15 +123,18 @@ def _read(numbers: dict[Any, Any], atom: Atom) -> Any:
 def _slices(operations: list[_Operation], results: list[Any]) -> list[tuple[list[_Operation], tuple[int, ...]]]:
     """The operations that each result needs, and which results; some share a slice."""
     maker = {number: i for i, operation in enumerate(operations) for number in operation.results}
+    writers = _writers(operations)
     slices: list[tuple[set[int], list[int]]] = []
     for output, number in enumerate(results):
         needed: set[int] = set()
-        open_ = [number] if isinstance(number, int) else []
+        open_ = [maker[number]] if isinstance(number, int) and number in maker else []
         while open_:
-            i = maker.get(open_.pop())
-            if i is not None and i not in needed:
+            i = open_.pop()
+            if i not in needed:
                 needed.add(i)
-                open_ += [operand for operand in operations[i].operands if isinstance(operand, int)]
+                operands = [operand for operand in operations[i].operands if isinstance(operand, int)]
+                open_ += [maker[operand] for operand in operands if operand in maker]
+                open_ += [k for operand in operands for k in writers.get(operand, ()) if k < i]
         outputs = [output]
         heavy = {i for i in needed if operations[i].eqn.primitive.name in _RUN_ONCE}
         for other in [other for other in slices if heavy & other[0]]:
@@ -139,6 +143,16 @@ def _slices(operations: list[_Operation], results: list[Any]) -> list[tuple[list
             outputs += other[1]
         slices.append((needed, outputs))
     return [([operations[i] for i in sorted(needed)], tuple(sorted(outputs))) for needed, outputs in slices]
+
+
+def _writers(operations: list[_Operation]) -> dict[int, list[int]]:
+    """Number of a ref -> the operations that may write to it."""
+    found: dict[int, list[int]] = {}
+    for i, operation in enumerate(operations):
+        for operand, var in zip(operation.operands, operation.eqn.invars, strict=True):
+            if is_ref(var.aval) and operation.eqn.primitive.name != "get":
+                found.setdefault(operand, []).append(i)
+    return found
 
 
 class _Slice:

@@ -14,6 +14,7 @@ from jaxgrad._program.find_sites import tagged
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
 from jaxgrad._program.promotion import Wide
+from jaxgrad._program.refs import IN_REVERSE, refuse_refs
 from jaxgrad._program.sites import Site
 from jaxgrad._retain.arguments import check_scalar, differentiable, is_array
 from jaxgrad._retain.selection import name_patterns, select
@@ -80,6 +81,7 @@ def trace_call(
 
     varied_leaves = [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in (leaves[i] for i in varied)]
     traced = trace(flat, varied_leaves)
+    refuse_refs(traced, IN_REVERSE)
     if scalar:
         check_scalar(traced.output)
 
