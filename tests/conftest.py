@@ -24,6 +24,8 @@ jax.config.update("jax_compilation_cache_dir", compiled)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+collect_ignore = ["typing"]  # for type checkers, not to be run
+
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 # No deadline: the first example of a test compiles. The same examples on every run: a failure is there the next time.

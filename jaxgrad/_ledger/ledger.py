@@ -12,8 +12,6 @@ import numpy as np
 from jax.tree_util import tree_flatten
 
 from jaxgrad._errors import InputError
-from jaxgrad._graph.draw.save import save
-from jaxgrad._graph.draw.svg import svg
 from jaxgrad._graph.explain import explain
 from jaxgrad._graph.grade import Answer, Grade, grade
 from jaxgrad._graph.graph import Edge, Graph, Node
@@ -95,9 +93,13 @@ class Ledger:
         Raises:
           InputError: any other ending, or the file cannot be written.
         """
+        from jaxgrad._graph.draw.save import save  # drawing is loaded by those who draw
+
         save(self.graph, path)
 
     def _repr_html_(self) -> str:
+        from jaxgrad._graph.draw.svg import svg
+
         return svg(self.graph)
 
     def grade(self, answers: Mapping[tuple[str, str], Answer], *, rtol: float | None = None) -> Grade:
