@@ -1,6 +1,5 @@
 """Reading a reference table from TOML, each of its mistakes an error that names the place."""
 
-import tomllib
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from importlib.resources import files
@@ -74,6 +73,8 @@ def load(path: str | PathLike[str] | None = None) -> Table:
 
 
 def _read(source: Path | Traversable, name: str) -> dict[str, Any]:
+    import tomllib  # 2 ms of regular expressions, for those who read a file
+
     try:
         return tomllib.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
