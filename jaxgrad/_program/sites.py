@@ -60,9 +60,14 @@ class Site:
         return f'{kind} "{self.name}" ({self.where})' if self.where else f'{kind} "{self.name}"'
 
     @property
+    def is_inexact(self) -> bool:
+        """Is it floating-point or complex?"""
+        return bool(jnp.issubdtype(self.aval.dtype, jnp.inexact))
+
+    @property
     def note(self) -> str | None:
         """Why there is no gradient; None if there is one."""
-        if not jnp.issubdtype(self.aval.dtype, jnp.inexact):
+        if not self.is_inexact:
             return f"{'float0' if self.aval.dtype == jax.dtypes.float0 else self.aval.dtype} has no gradient"
         if self.in_while:
             return "while_loop has no reverse mode: the last value, no gradient"

@@ -37,8 +37,9 @@ def retain_grads(
       argnums: position or positions of the arguments to differentiate; None for every floating-point array in
         any of them. The other arguments are not traced: they may be anything, as with `jax.grad`.
       has_aux: does `fun` return a pair of the output and auxiliary data?
-      names: names or globs of the tags to retain, None for all. With "h" tagged several times, "h" is all of them
-        and "h[0]" the first. `jax.ad_checkpoint.checkpoint_name`s are retained too where `names` asks for them.
+      names: names or globs (`*`, `?`) of the tags to retain, None for all. With "h" tagged several times, "h" is
+        all of them and "h[0]" the first. `jax.ad_checkpoint.checkpoint_name`s are retained too where `names` asks
+        for them.
 
     Returns:
       A function of the same arguments that returns a `Record`: output, values and grads by name, arg_grads.

@@ -1,7 +1,8 @@
 """Choosing among the named intermediates of a program."""
 
+import functools
+import re
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 
 from jaxgrad._errors import TagError
 from jaxgrad._program.sites import Site, named
@@ -23,7 +24,7 @@ def select(sites: Sequence[Site], names: Sequence[str] | None) -> tuple[Site, ..
 
     Args:
       sites: those of a program.
-      names: exact names or globs, with or without the number; None for all tags.
+      names: exact names or globs (`*` and `?`), with or without the number; None for all tags.
 
     Raises:
       TagError: there is nothing by such a name, or no tag at all; a tag is bypassed or cannot be followed.
@@ -39,7 +40,7 @@ def _refusal(site: Site) -> str | None:
     """Why a site cannot be retained, and what to do; None if it can."""
     if site.unsupported:
         return f"{site.unsupported}, or leave it out by `names`."
-    if site.state == "bypassed":
+    if site.state == "bypassed" and site.is_inexact:  # any other has no gradient that could mislead
         return (
             "is bypassed: its result does not reach the output but its input does, so its gradient would read a "
             f'misleading 0. Write `{site.given} = tag({site.given}, "{site.given}")` and use the result.'
@@ -76,7 +77,15 @@ def _chosen(sites: Sequence[Site], names: Sequence[str] | None) -> Sequence[Site
 
 
 def _matches(site: Site, pattern: str) -> bool:
-    return pattern in (site.name, site.given) or fnmatchcase(site.name, pattern) or fnmatchcase(site.given, pattern)
+    glob = _glob(pattern)
+    return any(glob.fullmatch(name) is not None for name in (site.name, site.given))
+
+
+@functools.cache
+def _glob(pattern: str) -> re.Pattern[str]:
+    """`*` is any characters and `?` any one; all else is itself, brackets too: they have the number of a name."""
+    parts = {"*": ".*", "?": "."}
+    return re.compile("".join(parts.get(character, re.escape(character)) for character in pattern), re.DOTALL)
 
 
 def _no_such_name(pattern: str, known: Sequence[str]) -> str:

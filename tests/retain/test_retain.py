@@ -563,6 +563,17 @@ def test_integers_booleans_and_keys_have_a_value_no_gradient_and_a_note():
     assert record.values["i"].tolist() == [0, 1, 2]
 
 
+def test_an_integer_that_is_dropped_has_a_note_and_is_never_bypassed():
+    def fun(x, n):
+        graph = {"n": n, "x": x}
+        tagged = tag(graph, "graph")
+        return jnp.sum(tagged["x"] * graph["n"])
+
+    record = retain_grads(fun)(X, jnp.array([1, 2, 3]))
+    assert record.notes == {"graph['n']": "int32 has no gradient"}
+    assert_close(record.grads["graph['x']"], jnp.array([1.0, 2.0, 3.0]))
+
+
 def test_the_tangent_of_an_integer_has_no_gradient():
     def fun(x):
         tangent = jax.vjp(lambda i, x: i * x, 3, x)[1](x)[0]
@@ -641,6 +652,32 @@ def test_names_select_by_exact_name_or_glob():
     assert names({"saved"}) == ("saved",)
     assert names(n for n in ["block.1"]) == ("block.1",)
     assert names(()) == ()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("h[0]", ("h[0]",)),
+        ("h[?]", ("h[0]", "h[1]")),
+        ("h?", ("h0",)),
+        ("p['a']", ("p['a']",)),
+        ("p*", ("p['a']", "pa")),
+        ("[hp]*", None),
+        ("h[!0]", None),
+        ("H*", None),
+    ],
+)
+def test_the_only_wildcards_are_star_and_question_mark_for_names_have_brackets(pattern, wanted):
+    def fun(x):
+        for name in ("h", "h", "h0", "pa"):
+            x = tag(jnp.sin(x), name)
+        return jnp.sum(tag({"a": x}, "p")["a"])
+
+    if wanted is None:
+        with pytest.raises(TagError, match="nothing is tagged so"):
+            retain_grads(fun, names=pattern)(X)
+    else:
+        assert set(retain_grads(fun, names=pattern)(X).names) == set(wanted)
 
 
 def test_a_generator_of_names_serves_every_call():
