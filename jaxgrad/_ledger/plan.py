@@ -12,6 +12,7 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from jaxgrad._ledger.jacobians import JacobianSpec, dependence, derivatives
 from jaxgrad._ledger.node_names import Origin, argument_sources, free, size_of
+from jaxgrad._names.bound import Observer, observing
 from jaxgrad._program.find_sites import operations, output_site, tagged
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
@@ -19,7 +20,7 @@ from jaxgrad._program.refs import IN_LEDGER, IN_REVERSE, refuse_refs
 from jaxgrad._program.segments import Kind, Piece, segments
 from jaxgrad._program.sites import Site
 from jaxgrad._retain.arguments import check_scalar
-from jaxgrad._retain.selection import select
+from jaxgrad._retain.selection import refusing, select
 from jaxgrad._types import Value
 
 JACOBIAN = 128  # a local derivative is kept between nodes of up to so many elements ...
@@ -37,6 +38,7 @@ class LedgerPlan:
       arguments: the arguments' arrays.
       output: name of the output.
       output_site: which of the sites is the output; None if none is.
+      refuse: what to call at a tag that is bound as the program is differentiated.
     """
 
     traced: Program
@@ -45,6 +47,7 @@ class LedgerPlan:
     arguments: tuple[Origin, ...]
     output: str
     output_site: int | None
+    refuse: Observer
 
     @cached_property
     def probed(self) -> list[int]:
@@ -98,8 +101,9 @@ class LedgerPlan:
 
         def compute(leaves: Sequence[Any], numbers: Value) -> Any:
             probes = {i: self.sites[i].probe() for i in self.probed}
-            result, pullback, (values, reached) = jax.vjp(self._whole, leaves, probes, has_aux=True)
-            leaf_bars, probe_bars = pullback(jnp.ones_like(result))
+            with observing(self.refuse):
+                result, pullback, (values, reached) = jax.vjp(self._whole, leaves, probes, has_aux=True)
+                leaf_bars, probe_bars = pullback(jnp.ones_like(result))
             grads = [*leaf_bars, *(self.sites[i].present(probe_bars[i]) for i in self.probed)]
             arrays = [*leaves, *(values[i] for i in self.probed), *constants]
             bars = [*grads[len(leaves) :], jnp.ones_like(result)]
@@ -156,7 +160,7 @@ def plan_ledger(
     taken = {site.name for site in sites}
     output = sites[at].name if at is not None else free("output", taken, "result")
     arguments = argument_sources(fun, args, varied, {*taken, output})
-    return LedgerPlan(traced, sites, by_operation, tuple(arguments), output, at)
+    return LedgerPlan(traced, sites, by_operation, tuple(arguments), output, at, refusing(patterns))
 
 
 def _small(sources: Sequence[Origin], targets: Mapping[str, Any]) -> set[str]:

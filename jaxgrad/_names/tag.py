@@ -1,6 +1,5 @@
 """An identity with a name."""
 
-import os
 import sys
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from jaxgrad._errors import TagError
+from jaxgrad._names.bound import location, observe
 from jaxgrad._types import Leaf, PyTree
 
 T = TypeVar("T")
@@ -41,18 +41,13 @@ def tag(value: T, name: str) -> T:
       >>> jaxgrad.retain_grads(loss)(jnp.array([0.0, 1.0])).grads["y"]
       Array([1.        , 0.5403023], dtype=float32)
     """
-    where = _caller()
+    where = location(sys._getframe(1))
     if not isinstance(name, str) or not name:
         raise TagError(f'the name of the tag at {where} is {name!r}; expected a string that is not empty, as "z".')
     leaves, structure = tree_flatten_with_path(value)
     if not leaves:
         raise TagError(f'tag "{name}" ({where}) is on {value!r}, with no array in it; expected an array.')
     return tree_unflatten(structure, [_tag_leaf(leaf, name + keystr(path), where) for path, leaf in leaves])  # type: ignore[no-any-return]
-
-
-def _caller() -> str:
-    frame = sys._getframe(2)
-    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
 def _tag_leaf(leaf: Leaf, name: str, where: str) -> Any:
@@ -62,7 +57,9 @@ def _tag_leaf(leaf: Leaf, name: str, where: str) -> Any:
             "Tag the arrays in it, or leave it untagged."
         )
     named = tag_p.bind(leaf, name=name, where=where, axes=())
-    return named if isinstance(named, jax.core.Tracer) else leaf  # nothing is traced: there is nothing to name
+    traced = isinstance(named, jax.core.Tracer)
+    observe(name, where, traced)
+    return named if traced else leaf  # nothing is traced: there is nothing to name
 
 
 # The primitive's `axes` are the axes of its operand that vmap has added, outermost vmap first.

@@ -74,6 +74,10 @@ def _specified(sharding: Any) -> bool:
     return isinstance(sharding, jax.sharding.Sharding)
 
 
+def _call(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Probes, avals: Avals) -> Any:
+    return bodies[0](operands, probes)
+
+
 def _checkpoint(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Probes, avals: Avals) -> Any:
     rebuilt = jax.checkpoint(bodies[0], prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"])
     return rebuilt(list(operands), probes)
@@ -240,6 +244,10 @@ def _shard_map(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes
 
 CONTROLS = {
     "jit": Control(lambda eqn: [eqn.params["jaxpr"]], _through, _jit, operand=0),
+    **dict.fromkeys(
+        ("eval_jaxpr", "closed_call", "core_call"),  # eval_jaxpr: JAX 0.12, what jax.closure_convert returns
+        Control(lambda eqn: [eqn.params["call_jaxpr"]], _through, _call, operand=0),
+    ),
     "remat2": Control(lambda eqn: [eqn.params["jaxpr"]], _through, _checkpoint, operand=0),
     "scan": Control(
         lambda eqn: [eqn.params["jaxpr"]],
@@ -267,7 +275,9 @@ def unsupported(eqn: Eqn, body: int, *, in_shard_map: bool) -> str | None:
         kind = name.removesuffix("_call")
         return f"is inside a {kind} function, whose rule bypasses it. Tag the function's arguments or its result"
     if name not in CONTROLS:
-        return f'is inside the operation "{name}", which cannot be followed. Tag its operands or its results'
+        held = eqn.params.get("_prim")  # what JAX's `call_hi_primitive` calls
+        what = name if held is None else type(held).__name__
+        return f'is inside the operation "{what}", which cannot be followed. Tag its operands or its results'
     if name == "remat2" and eqn.params["differentiated"]:
         return "is inside a jax.checkpoint that is differentiated in here, and computed twice. Tag outside of it"
     if name == "shard_map" and not eqn.params["check_vma"]:

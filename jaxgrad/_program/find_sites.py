@@ -15,10 +15,24 @@ from jaxgrad._types import Atom, Eqn, Jaxpr
 
 
 def tagged(program: Program) -> list[Site]:
-    """Every named intermediate of a program, in program order."""
+    """Every named intermediate of a program, in program order; last, those that were bound and are nowhere in it."""
     states = liveness.states(program)
-    found = _find(program.jaxpr, (), Site("", "", "", True, (), None), in_shard_map=False)
-    return [replace(site, state=states.get(site.path, "live")) for site in found]
+    sites = list(_find(program.jaxpr, (), Site("", "", "", True, (), None), in_shard_map=False))
+    found = {(site.given, site.where) for site in sites}
+    lost = [
+        Site(name, name, where, True, (), None, unsupported=_why_lost(traced_in))
+        for (name, where), traced_in in program.bound.items()
+        if (name, where) not in found
+    ]
+    return [*(replace(site, state=states.get(site.path, "live")) for site in sites), *lost]
+
+
+def _why_lost(traced_in: str) -> str:
+    by = f" in {traced_in}" if traced_in else ""
+    return (
+        f"was traced{by} and is not in the program that came of it: an operation keeps its body to itself, or JAX has "
+        "dropped it. Tag the operation's operands or its results"
+    )
 
 
 def operations(program: Program) -> tuple[Site, ...]:

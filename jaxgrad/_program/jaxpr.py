@@ -6,13 +6,14 @@
 that touches JAX's extension API.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.extend.core import Literal, jaxprs_in_params
 
+from jaxgrad._names.bound import Bound, observing
 from jaxgrad._types import Atom, Eqn, Jaxpr
 
 Path = tuple[int, ...]  # where an equation stands: its index, then body and index for each program inside a program
@@ -26,25 +27,29 @@ class Program:
       jaxpr: the function, as JAX traced it.
       consts: what it closes over.
       output, aux: shapes and dtypes of what it returns, as pytrees.
+      bound: (name, where) of each tag that was bound as it was traced -> what it was traced in.
     """
 
     jaxpr: Any
     consts: Sequence[Any]
     output: Any
     aux: Any
+    bound: Mapping[tuple[str, str], str]
 
 
 def trace(fun: Callable[..., tuple[Any, Any]], leaves: Sequence[Any]) -> Program:
     """Traces `fun(*leaves)`, which returns (output, aux), pytrees of arrays; every error in `fun` is raised here."""
+    bound = Bound()
     try:
-        closed, (output, aux) = jax.make_jaxpr(fun, return_shape=True)(*leaves)
+        with observing(bound):
+            closed, (output, aux) = jax.make_jaxpr(fun, return_shape=True)(*leaves)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         error.add_note(
             "The arguments that are differentiated are traced, as under jax.jit. Write jnp.where or lax.cond in place "
             "of `if`, jnp in place of np, or leave the argument out of `argnums`."
         )
         raise
-    return Program(*opened(closed), output, aux)
+    return Program(*opened(closed), output, aux, bound)
 
 
 def opened(jaxpr: Jaxpr) -> tuple[Any, Sequence[Any]]:
@@ -63,8 +68,13 @@ def variables(atoms: Iterable[Any], chosen: Iterable[bool]) -> set[Any]:
 
 
 def inner(eqn: Eqn) -> list[Any]:
-    """The programs in the parameters of an equation."""
-    return list(jaxprs_in_params(eqn.params))
+    """The programs in the parameters of an equation, and in the attributes of the objects among them."""
+    found = {id(body): body for body in jaxprs_in_params(eqn.params)}
+    for value in eqn.params.values():
+        attributes = getattr(value, "__dict__", None)
+        if attributes and not hasattr(opened(value)[0], "eqns"):
+            found |= {id(body): body for body in jaxprs_in_params(attributes)}
+    return list(found.values())
 
 
 def bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from jaxgrad._errors import OutputError
+from jaxgrad._names.bound import Observer
 from jaxgrad._program.control_flow import Probes, TagResults
 from jaxgrad._program.find_sites import tagged
 from jaxgrad._program.interpreter import run
@@ -17,7 +18,7 @@ from jaxgrad._program.promotion import Wide
 from jaxgrad._program.refs import IN_REVERSE, refuse_refs
 from jaxgrad._program.sites import Site
 from jaxgrad._retain.arguments import check_scalar, differentiable, is_array
-from jaxgrad._retain.selection import name_patterns, select
+from jaxgrad._retain.selection import name_patterns, refusing, select
 from jaxgrad._types import Value
 
 
@@ -30,6 +31,7 @@ class TracedCall(NamedTuple):
       leaves: the leaves that are differentiated.
       arg_grads: a gradient for each of `leaves` -> one entry for each argument, None where there is none.
       aux: the auxiliary data's arrays -> the auxiliary data.
+      refuse: what to call at a tag that is bound as the program is differentiated.
     """
 
     program: Program
@@ -37,6 +39,7 @@ class TracedCall(NamedTuple):
     leaves: list[Any]
     arg_grads: Callable[[Sequence[Any]], tuple[Any, ...]]
     aux: Callable[[list[Any]], Any]
+    refuse: Observer
 
     def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, TagResults]:
         """Output, arrays of the auxiliary data, and what the tags hold, on other leaves; see `interpreter.run`."""
@@ -89,8 +92,11 @@ def trace_call(
         by_leaf = dict(zip(varied, bars, strict=True))
         return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
 
-    sites = select(tagged(traced), name_patterns(names))
-    return TracedCall(traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux))
+    patterns = name_patterns(names)
+    sites = select(tagged(traced), patterns)
+    return TracedCall(
+        traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux), refusing(patterns)
+    )
 
 
 def _pair(result: Value) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ import jax
 from jax import lax
 from jax.tree_util import Partial
 
+from jaxgrad._names.bound import observing
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
 from jaxgrad._retain.selection import name_patterns
@@ -134,10 +135,12 @@ def _retain(planned: TracedCall) -> _Retained:
         return output, (aux, found)
 
     probes = {i: site.probe() for i, site in enumerate(sites) if site.note is None}
-    output, vjp, (aux, (values, reached)) = jax.vjp(forward, planned.leaves, probes, has_aux=True)
+    with observing(planned.refuse):
+        output, vjp, (aux, (values, reached)) = jax.vjp(forward, planned.leaves, probes, has_aux=True)
 
     def pull_back(vjp: Any, cotangent: Value) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        leaf_bars, probe_bars = vjp(cotangent)
+        with observing(planned.refuse):
+            leaf_bars, probe_bars = vjp(cotangent)
         return planned.arg_grads(leaf_bars), planned.present(probe_bars)
 
     return _Retained(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from jaxgrad._errors import TagError
+from jaxgrad._names.bound import Observer
 from jaxgrad._program.sites import Site, named
 from jaxgrad._text import did_you_mean
 
@@ -74,6 +75,20 @@ def _chosen(sites: Sequence[Site], names: Sequence[str] | None) -> Sequence[Site
         if not matched:
             raise TagError(_no_such_name(pattern, [site.name for site in every]))
     return [site for site in every if any(site in matched for matched in matches.values())]
+
+
+def refusing(names: Sequence[str] | None) -> Observer:
+    """What to call at a tag that is bound as a program is differentiated: it is in a rule, and in no program."""
+
+    def refuse(name: str, where: str, traced: bool) -> None:
+        if names is None or any(_glob(pattern).fullmatch(name) for pattern in names):
+            raise TagError(
+                f'tag "{name}" ({where}) is in a derivative rule (of a custom_jvp or custom_vjp function), which is no '
+                "part of the function's own program. Tag the function's arguments or its result, or leave it out by "
+                "`names`."
+            )
+
+    return refuse
 
 
 def _matches(site: Site, pattern: str) -> bool:

@@ -1,0 +1,67 @@
+"""Seeing each tag as it is bound: by this a tag is known that is in no program."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+Observer = Callable[[str, str, bool], None]  # (name, where, is its value traced?)
+
+_local = threading.local()
+
+
+@contextmanager
+def observing(observer: Observer) -> Iterator[None]:
+    """Calls `observer` at each tag that this thread binds, until a trace inside of this one observes for itself."""
+    before = getattr(_local, "observer", None)
+    _local.observer = observer
+    try:
+        yield
+    finally:
+        _local.observer = before
+
+
+def observe(name: str, where: str, traced: bool) -> None:
+    observer = getattr(_local, "observer", None)
+    if observer is not None:
+        observer(name, where, traced)
+
+
+class Bound(dict[tuple[str, str], str]):
+    """(name, where) of each tag that was bound on a traced value -> the functions of JAX it was traced in, innermost first."""
+
+    def __call__(self, name: str, where: str, traced: bool) -> None:
+        if traced and (name, where) not in self:
+            calls = list(_calls(sys._getframe(1)))
+            if not any(call.startswith("eval_shape ") for call in calls):  # which throws its program away
+                self[name, where] = ", ".join(call for call in calls if call.split(" ", 1)[0] not in _FOLLOWED)
+
+
+_FOLLOWED = {"jit", "scan", "cond", "switch", "fori_loop", "map", "vmap_f", "fun_remat"}  # rebuilt with their tags
+
+
+_PUBLIC = {"cache_miss": "jit", "make_jaxpr_f": "make_jaxpr"}
+
+
+def _calls(frame: FrameType | None) -> Iterator[str]:
+    """Each call of a function of JAX by code that is not JAX's, "custom_root (model.py:12)", innermost first."""
+    entered = ""
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("jax."):
+            name = frame.f_code.co_name
+            entered = entered if module.endswith("traceback_util") else _PUBLIC.get(name, name)
+        else:
+            if module == "jaxgrad._program.jaxpr":
+                return
+            if entered:
+                yield f"{entered} ({location(frame)})"
+            entered = ""
+        frame = frame.f_back
+
+
+def location(frame: FrameType) -> str:
+    """A frame's file and line, "model.py:12"."""
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
