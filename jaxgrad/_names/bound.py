@@ -30,7 +30,7 @@ def observe(name: str, where: str, traced: bool) -> None:
 
 
 class Bound(dict[tuple[str, str], str]):
-    """(name, where) of each tag that was bound on a traced value -> the functions of JAX it was traced in, innermost first."""
+    """(name, where) of each tag bound on a traced value -> the functions of JAX it was traced in, innermost first."""
 
     def __call__(self, name: str, where: str, traced: bool) -> None:
         if traced and (name, where) not in self:

@@ -274,5 +274,5 @@ def test_what_the_body_of_a_while_loop_writes_is_live_where_its_condition_reads_
         return jnp.sum(x) * lax.while_loop(lambda s: count[...] < 3, body, jnp.float32(1))
 
     jaxpr = jax.make_jaxpr(fun)(X)
-    states = liveness.states(Program(*opened(jaxpr), jnp.float32(0), None))
+    states = liveness.states(Program(*opened(jaxpr), jnp.float32(0), None, {}))
     assert states == {}  # neither dead nor bypassed
