@@ -12,14 +12,14 @@ from pathlib import Path
 import jax
 
 from jaxgrad import neuron
-from jaxgrad._cli import numbers, parser, with_values
+from jaxgrad._cli import argument, function, numbers, parser, with_values
 from jaxgrad._document import report
 from jaxgrad._document.check import check
 from jaxgrad._document.load import load
 from jaxgrad._errors import InputError, JaxgradError
 from jaxgrad._evaluate.evaluate import Summary, evaluate, share_of
 from jaxgrad._evaluate.task import plan_task
-from jaxgrad._ledger.ledger import ledger
+from jaxgrad._ledger.ledger import Ledger, ledger
 
 AGREE, DIFFER, CANNOT, INTERRUPTED = 0, 1, 2, 130
 DONE = 0
@@ -35,7 +35,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "evaluate":
         return _evaluate(arguments)
     if arguments.command == "explain":
-        return _explain(arguments.x, arguments.w, arguments.output)
+        return _explain(arguments)
     if arguments.command == "notebook":
         return _notebook(arguments.name, arguments.output, only_list=arguments.list)
     return _report(arguments.table, as_json=arguments.json)
@@ -61,14 +61,43 @@ def _status(run: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
-def _explain(x: str, w: str, path: str | None) -> int:
-    found = ledger(neuron.forward)(numbers("-x", x), numbers("-w", w))
+def _explain(arguments: argparse.Namespace) -> int:
+    heading, found, note = _explained(arguments)
     written = ""
-    if path is not None:
-        found.save(path)
-        written = f"\n\nWrote {path}."
-    _write(f"{report.formulas(len(x.split(',')))}\n\n{found}{written}")
+    if arguments.output is not None:
+        found.save(arguments.output)
+        written = f"\n\nWrote {arguments.output}."
+    _write(f"{heading}{found.text(style=_style())}{note}{written}")
     return DONE
+
+
+def _explained(arguments: argparse.Namespace) -> tuple[str, Ledger, str]:
+    """What stands above a ledger, the ledger, and what is to be said of it."""
+    if arguments.function is None:
+        if arguments.argument or arguments.x is None or arguments.w is None:
+            raise InputError("expected -x and -w for the neuron, or module:function and an -a for each argument.")
+        x, w = numbers("-x", arguments.x), numbers("-w", arguments.w)
+        return f"{report.formulas(x.size)}\n\n", ledger(neuron.forward)(x, w), report.overflow(x, w)
+    if arguments.x is not None or arguments.w is not None:
+        raise InputError("-x and -w are the neuron's; expected an -a for each argument of the function.")
+    fun, given = function(arguments.function), list(map(argument, arguments.argument))
+    try:
+        return "", ledger(fun)(*given), ""
+    except JaxgradError:
+        raise
+    except Exception as error:  # whatever the function does
+        raise InputError(f"{arguments.function} raised {type(error).__name__}: {error}") from error
+
+
+def _style() -> str:
+    """The curly d where the terminal has it."""
+    try:
+        "\N{PARTIAL DIFFERENTIAL}\N{MIDDLE DOT}\N{HORIZONTAL ELLIPSIS}".encode(
+            getattr(sys.stdout, "encoding", None) or "utf-8"
+        )
+    except UnicodeEncodeError:
+        return "plain"
+    return "unicode"
 
 
 def _notebook(name: str, path: str | None, *, only_list: bool) -> int:

@@ -1,7 +1,11 @@
 """The command line, parsed."""
 
 import argparse
-from collections.abc import Sequence
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +14,7 @@ import jax.numpy as jnp
 from jaxgrad import __version__
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.task import DTYPES, ON_BAD_ROW
+from jaxgrad._types import PyTree
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,12 +29,17 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     explain = commands.add_parser(
         "explain",
-        help="write out the chain rule of the neuron at one input",
-        description="Writes out the neuron's chain rule at one input: values, gradients and local derivatives.",
+        help="write out the chain rule of the neuron, or of any function, at one input",
+        description="Writes out a chain rule at one input: values, gradients and local derivatives. Of the neuron: "
+        "-x 1,2 -w 0.5,-0.3,0.1. Of any other function: module:function -a 1.0 -a 2.0.",
         epilog="Exit status: 0 done, 2 it cannot be done.",
     )
-    explain.add_argument("-x", metavar="NUMBERS", required=True, help="inputs, as 1,2")
-    explain.add_argument("-w", metavar="NUMBERS", required=True, help="weights, the bias last, as 0.5,-0.3,0.1")
+    explain.add_argument("function", metavar="MODULE:FUNCTION", nargs="?", help="a function of a module to import")
+    explain.add_argument(
+        "-a", "--argument", metavar="NUMBERS", action="append", default=[], help="an argument: 1.0, or 1,2 for an array"
+    )
+    explain.add_argument("-x", metavar="NUMBERS", help="the neuron's inputs, as 1,2")
+    explain.add_argument("-w", metavar="NUMBERS", help="its weights, the bias last, as 0.5,-0.3,0.1")
     explain.add_argument("-o", "--output", metavar="FILE", help="draw it too: .svg .png .dot .mmd .html or .json")
     _add_evaluate(commands)
     notebook = commands.add_parser(
@@ -92,8 +102,13 @@ def with_values(argv: Sequence[str]) -> list[str]:
     """The arguments with `-w -1,2` as `-w-1,2`: argparse would take the numbers for an option."""
     joined: list[str] = []
     for argument in argv:
-        if joined and joined[-1] in ("-x", "-w") and argument[:1] == "-" and argument[1:2] in set("0123456789.in"):
-            joined[-1] += argument
+        if (
+            joined
+            and joined[-1] in ("-x", "-w", "-a", "--argument")
+            and argument[:1] == "-"
+            and argument[1:2] in set("0123456789.in")
+        ):
+            joined[-1] += f"={argument}" if joined[-1].startswith("--") else argument
         else:
             joined.append(argument)
     return joined
@@ -104,3 +119,30 @@ def numbers(option: str, text: str) -> jax.Array:
         return jnp.array([float(number) for number in text.split(",")], jnp.float32)
     except ValueError:
         raise InputError(f'{option} is "{text}"; expected numbers with commas between them, as 1,2.') from None
+
+
+def function(text: str) -> Callable[..., PyTree]:
+    """The function that "module:function" names, its module looked for in the working directory too."""
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise InputError(f'the function is "{text}"; expected module:function, as mymodule:loss.')
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # whatever the module does when it is imported
+        raise InputError(f'"{module}" cannot be imported: {type(error).__name__}: {error}') from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            raise InputError(f'"{module}" has no "{name}".' + (f' Did you mean "{near[0]}"?' if near else ""))
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f'"{text}" is a {type(found).__name__}; expected a function.')
+    return found
+
+
+def argument(text: str) -> jax.Array:
+    """An argument of a function: a number, or an array of those with commas between them."""
+    array = numbers("-a", text)
+    return array if "," in text else array[0]

@@ -225,17 +225,92 @@ def test_explain_prints_the_chain_rule_of_the_document():
     status, out, err = run(*EXPLAIN)
     assert (status, err) == (0, "")
     assert out.startswith("z = w0*x0 + w1*x1 + w2     k = exp(-z)     h = 1 + k     f = 1/h\n")
-    assert "df/dw0 = df/dh * dh/dk * dk/dz * dz/dw0 = -0.25 * 1 * -1 * 1 = 0.25\n" in out
-    assert "df/dx1 = df/dh * dh/dk * dk/dz * dz/dx1 = -0.25 * 1 * -1 * -0.3 = -0.075\n" in out
+    assert "df/dw0 = ∂f/∂h · ∂h/∂k · ∂k/∂z · ∂z/∂w0 = -0.25 · 1 · -1 · 1 = 0.25\n" in out
+    assert "df/dx1 = ∂f/∂h · ∂h/∂k · ∂k/∂z · ∂z/∂x1 = -0.25 · 1 · -1 · -0.3 = -0.075\n" in out
+    assert "∂k/∂z = -exp(-z) = -1" in out
     assert max(len(line) for line in out.splitlines()) <= 80
-    assert out.isascii()
+    assert "Note" not in out
+
+
+def test_explain_is_ascii_where_the_terminal_is():
+    process = start(*EXPLAIN, stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    status, out, _ = finish(process)
+    assert status == 0
+    assert "df/dw0 = df/dh * dh/dk * dk/dz * dz/dw0 = -0.25 * 1 * -1 * 1 = 0.25\n" in out
+    assert "\\u" not in out
+
+
+@pytest.mark.parametrize(
+    ("x", "gradient", "accurate"), [("-118", "0", "2.38e-26"), ("-178", "nan", "0"), ("-80", "4.249e-18", "")]
+)
+def test_explain_says_where_the_chain_overflows_and_backprop_does_not(x, gradient, accurate):
+    status, out, _ = run("explain", "-x", x, "-w", "0.5,0")
+    assert status == 0
+    note = out.partition("Note: ")[2]
+    assert bool(note) == bool(accurate)
+    if accurate:
+        assert f"overflows in float32, and its df/dz is {gradient}.\nneuron.backprop has df/dz = {accurate}: " in note
+
+
+MODULE = """
+import jax.numpy as jnp
+from jaxgrad import tag
+
+def loss(w, x):
+    h = tag(w * x, "h")
+    return tag(jnp.sum(h**2), "L")
+
+def broken(x):
+    raise KeyError("inside")
+
+three = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "a_users_module.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "a_users_module"
+    sys.modules.pop("a_users_module", None)
+
+
+def test_explain_writes_out_any_function(module):
+    status, out, err = run("explain", f"{module}:loss", "-a", "-2.0", "--argument", "1,2")
+    assert (status, err) == (0, "")
+    assert "h = w*x" in out
+    assert "dL/dw = ∂L/∂h · ∂h/∂w = [-4 -8] · [1 2] = -20" in out
+    assert "Note" not in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["nothing:f"], "\"nothing\" cannot be imported: ModuleNotFoundError: No module named 'nothing'"),
+        (["{module}"], 'the function is "a_users_module"; expected module:function'),
+        (["{module}:los"], '"a_users_module" has no "los". Did you mean "loss"?'),
+        (["{module}:three"], '"a_users_module:three" is a int; expected a function.'),
+        (["{module}:broken", "-a", "1"], "a_users_module:broken raised KeyError: 'inside'"),
+        (["{module}:loss", "-a", "1"], "a_users_module:loss raised TypeError: "),
+        (["{module}:loss", "-a", "q"], '-a is "q"; expected numbers'),
+        (["{module}:loss", "-x", "1"], "-x and -w are the neuron's"),
+        (["-x", "1"], "expected -x and -w for the neuron, or module:function"),
+        ([], "expected -x and -w for the neuron, or module:function"),
+    ],
+)
+def test_a_function_that_cannot_be_explained_ends_in_2_with_one_line(argv, text, module):
+    status, out, err = run("explain", *(argument.format(module=module) for argument in argv))
+    assert (status, out) == (2, "")
+    assert text in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("argv", [("-w", "-1,.5"), ("-w=-1,.5",), ("-w-1,.5",), ("-w", "-1e0, 0.5")])
 def test_explain_takes_numbers_that_start_with_a_minus(argv):
     status, out, _ = run("explain", "-x", "-2", *argv)
     assert status == 0
-    assert " * -2 = " in " ".join(out.split())
+    assert " · -2 = " in " ".join(out.split())
 
 
 @pytest.mark.parametrize("ending", ["svg", "dot", "mmd", "html", "json"])
@@ -266,7 +341,7 @@ def test_explain_that_cannot_be_done_ends_in_2_with_one_line(argv, text):
 
 
 @pytest.mark.parametrize(
-    ("argv", "status"), [(["explain"], 2), (["explain", "--help"], 0), (["explain", "-x"], 2), (["nope"], 2)]
+    ("argv", "status"), [(["explain", "--nope"], 2), (["explain", "--help"], 0), (["explain", "-x"], 2), (["nope"], 2)]
 )
 def test_options_of_explain_end_as_options_do(argv, status, capsys):
     with pytest.raises(SystemExit) as exit_:

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from jax import Array
 
 from jaxgrad import neuron
 from jaxgrad._compare.comparison import Row
@@ -100,6 +101,20 @@ def formulas(n: int) -> str:
     return f"z = {_linear_part(n)}     k = exp(-z)     h = 1 + k     f = 1/h"
 
 
+def overflow(x: Array, w: Array) -> str:
+    """What to say where the chain's gradient overflows, or is a false 0, and `backprop`'s is not; else ""."""
+    chain, accurate = neuron.chain_rule(x, w), neuron.backprop(x, w)
+    wrong = float(chain.grads["z"])
+    right = float(accurate.grads["z"])
+    if wrong == right or (np.isfinite(wrong) and wrong != 0):
+        return ""
+    z = float(chain.values["z"])
+    return (
+        f"\n\nNote: at z = {z:.4g} the chain overflows in {x.dtype}, and its df/dz is {wrong:.4g}.\n"
+        f"neuron.backprop has df/dz = {right:.4g}: it is the neuron to use on data."
+    )
+
+
 def _linear_part(n: int) -> str:
     terms = [f"w{i}*x{i}" for i in range(n)] if n <= 2 else ["w0*x0", "..."]
     return " + ".join([*terms, f"w{n}"])
@@ -145,7 +160,7 @@ def _chain_rule(check: Check) -> list[str]:
     """The chain rule of each argument in the ledger's words, with the numbers of the route by hand."""
     graph = _graph(check)
     names = [name for name, node in graph.nodes.items() if node.kind == "argument"]
-    lines = [line for name in names[:_MOST_LINES] for line in explain(graph, name).splitlines()]
+    lines = [line for name in names[:_MOST_LINES] for line in explain(graph, name, style="plain").splitlines()]
     if len(names) > _MOST_LINES:
         lines.append(f"... and {len(names) - _MOST_LINES} more.")
     return [*lines, ""]

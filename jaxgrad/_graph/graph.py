@@ -20,6 +20,7 @@ class Node:
       grad: $\bar v = \partial y / \partial v$, of its shape and dtype; None where there is none.
       note: why there is no gradient, or what else there is to know; "" if nothing.
       steps: it stands in a loop or a vmap, and holds a value for each step along its first axis.
+      formula: what it is computed by, as "exp(-z)"; "by matmul, tanh" where that is long; "" where it is not known.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Node:
     grad: Any
     note: str = ""
     steps: bool = False
+    formula: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class Edge:
         where it is too large to be kept, or is no array (complex numbers).
       contribution: $\bar t \, \partial t / \partial s$, what the edge adds to the source's gradient; of its shape.
       note: why there is no `local`; "" if there is one.
+      formula: the local derivative in symbols, as "-exp(-z)", or the rule of a matrix product, as
+        "df/dw = outer(x, df/dy)"; "" where there is no short one.
     """
 
     source: str
@@ -47,6 +51,7 @@ class Edge:
     local: Any
     contribution: Any
     note: str = ""
+    formula: str = ""
 
 
 class _Nodes(dict[str, Node]):

@@ -2,50 +2,68 @@
 
 import textwrap
 
-from jaxgrad._graph.explain import MOST_FACTORS, explain
-from jaxgrad._graph.graph import Graph
+from jaxgrad._graph.explain import MOST_FACTORS, WIDTH, definition, explain, local_rule
+from jaxgrad._graph.graph import Graph, Node
 from jaxgrad._graph.numbers import number
-from jaxgrad._text import aligned
 
 _MOST_NODES = 200
+_MOST_NAME = 30
 
 
-def summary(graph: Graph, *, width: int = 80) -> str:
+def summary(graph: Graph, *, width: int = WIDTH, style: str = "unicode") -> str:
     """A graph as a table of its nodes, and the chain rule of its arguments, to print.
 
     Args:
       graph: values, gradients and local derivatives.
       width: columns that it may take; only a name or number that is longer goes past them.
+      style: "unicode" or "plain" (ASCII, but for the nodes' own names).
 
     Returns:
-      Text of several lines, in ASCII but for the nodes' own names.
+      Text of several lines.
     """
     shown = list(graph.nodes.values())[:_MOST_NODES]
-    rows = [(node.name, number(node.value), "none" if node.grad is None else number(node.grad)) for node in shown]
+    rows = [(_what(node), number(node.value), "none" if node.grad is None else number(node.grad)) for node in shown]
     heads = ("node", "value", f"d{graph.output}/dnode")
-    head, *cells = aligned([heads, *rows])
-    start = len(head) + 2
-    lines = [f"{head}  local derivatives"]
-    for node, cell in zip(shown, cells, strict=True):
-        factors = [f"d{e.target}/d{e.source} = {number(e.local)}" for e in graph.into[node.name] if e.local is not None]
-        words = ", ".join(factor.replace(" ", "\0") for factor in factors[:MOST_FACTORS])
-        words += f", ... ({len(factors)} in all)" if len(factors) > MOST_FACTORS else ""
-        first, *more = _wrapped(" ".join(filter(None, [words, node.note])), max(24, width - start)) or [""]
-        lines += [f"{cell}  {first}".rstrip(), *(" " * start + line for line in more)]
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(3)]
+    start = sum(widths) + 6
+    parts = [_locals(graph, node, style) for node in shown]
+    beside = start + max([24, *(len(part) for words in parts for part in words)]) <= width  # else below their node
+    indent = start if beside else 4
+    lines = [
+        "  ".join(
+            [*(f"{head:<{w}}" for head, w in zip(heads, widths, strict=True)), *["local derivatives"] * beside]
+        ).rstrip()
+    ]
+    for node, row, own in zip(shown, rows, parts, strict=True):
+        cells = "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True))
+        words = _wrapped(" ".join([*(part.replace(" ", "\0") for part in own), node.note]).strip(), width - indent)
+        first = words.pop(0) if beside and words else ""
+        lines += [f"{cells}  {first}".rstrip(), *(" " * indent + line for line in words)]
     if len(graph.nodes) > len(shown):
         lines.append(f"... and {len(graph.nodes) - len(shown)} more nodes.")
     arguments = [node.name for node in graph.nodes.values() if node.kind == "argument"]
     lines += ["", "The chain rule"]
     for name in arguments[:MOST_FACTORS]:
-        for line in explain(graph, name).splitlines():
-            indent = " " * (len(line) - len(line.lstrip()))
-            wrapped = _wrapped(line.strip(), width - len(indent) - 4)
-            lines += [indent + part if i == 0 else f"{indent}    {part}" for i, part in enumerate(wrapped)]
+        lines += explain(graph, name, style=style, formulas=False, width=width).splitlines()
     if len(arguments) > MOST_FACTORS:
         lines.append(f"... and {len(arguments) - MOST_FACTORS} more arguments.")
     return "\n".join(lines)
 
 
+def _what(node: Node) -> str:
+    """A node's name, with what it is computed by if that is short."""
+    words = definition(node)
+    return words if len(words) <= _MOST_NAME else node.name
+
+
+def _locals(graph: Graph, node: Node, style: str) -> list[str]:
+    """The local derivatives into a node, in symbols and in numbers; before them what its own cell has no place for."""
+    parts = [definition(node)] if len(definition(node)) > _MOST_NAME else []
+    parts += filter(None, (local_rule(graph, edge, style) for edge in graph.into[node.name]))
+    shown = [*parts[:MOST_FACTORS], f"... ({len(parts)} in all)"] if len(parts) > MOST_FACTORS else parts
+    return [f"{part}," for part in shown[:-1]] + shown[-1:]
+
+
 def _wrapped(text: str, width: int) -> list[str]:
-    lines = textwrap.wrap(text.replace("= ", "=\0"), width, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(text, max(24, width), break_long_words=False, break_on_hyphens=False)
     return [line.replace("\0", " ") for line in lines]

@@ -54,19 +54,28 @@ class Ledger:
         """Name of the node that is the output."""
         return self.graph.output
 
-    def __str__(self) -> str:
-        return summary(self.graph)
+    def text(self, *, style: str = "unicode") -> str:
+        """A table of its nodes and the chain rule of its arguments: what `print` shows.
 
-    def explain(self, name: str, *, style: str = "plain") -> str:
+        Args:
+          style: "unicode" or "plain", which is ASCII but for the nodes' own names.
+        """
+        return summary(self.graph, style=style)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def explain(self, name: str, *, style: str = "unicode") -> str:
         r"""The chain rule of one node's gradient, in symbols and in numbers.
 
         Every path to the output and their sum. Where a node feeds itself (a scan), or more than 8 paths lead to the
         output, it is one step: the gradients of the nodes that are computed from it, times the local derivatives.
-        Every factor holds the other nodes fixed.
+        Every factor holds the other nodes fixed. Below stands what each node on the way is computed by, and the
+        local derivative that follows from it.
 
         Args:
           name: the node.
-          style: "plain", "unicode" or "latex" (what goes inside an `align*`).
+          style: "unicode", "plain" (ASCII) or "latex" (what goes inside an `align*`).
 
         Returns:
           Text of one or more lines.
@@ -78,7 +87,11 @@ class Ledger:
           >>> from jaxgrad import neuron
           >>> found = ledger(neuron.forward)(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
           >>> print(found.explain("w1"))
-          df/dw1 = df/dh * dh/dk * dk/dz * dz/dw1 = -0.25 * 1 * -1 * 2 = 0.5
+          df/dw1 = ∂f/∂h · ∂h/∂k · ∂k/∂z · ∂z/∂w1 = -0.25 · 1 · -1 · 2 = 0.5
+            f = 1/h                     ∂f/∂h = -1/h**2 = -0.25
+            h = 1 + k                   ∂h/∂k = 1
+            k = exp(-z)                 ∂k/∂z = -exp(-z) = -1
+            z = w0*x0 + w1*x1 + w2      ∂z/∂w1 = x1 = 2
         """
         return explain(self.graph, name, style=style)
 

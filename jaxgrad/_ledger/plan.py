@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
+from jaxgrad._graph.formula import Formula
 from jaxgrad._ledger.jacobians import JacobianSpec, dependence, derivatives
 from jaxgrad._ledger.node_names import Origin, argument_sources, free, size_of
 from jaxgrad._names.bound import Observer, observing
 from jaxgrad._program.find_sites import operations, output_site, tagged
+from jaxgrad._program.formula import formulas
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
+from jaxgrad._program.operation import argument
 from jaxgrad._program.refs import IN_LEDGER, IN_REVERSE, refuse_refs
 from jaxgrad._program.segments import Kind, Piece, segments
 from jaxgrad._program.sites import Site
@@ -90,6 +93,12 @@ class LedgerPlan:
                     for o in on:
                         found[names[piece.outputs[o]]].append(piece.inputs[k])
         return {name: sorted(sources) for name, sources in found.items()}
+
+    @cached_property
+    def formulas(self) -> dict[str, Formula]:
+        """Name of each node that is computed -> what it is computed by."""
+        given = [argument(source.name, source.aval.shape, source.elements) for source in self.arguments]
+        return {target: found.whole for target, found in formulas(self.traced, self.sites, given, self.output).items()}
 
     @cached_property
     def compute(self) -> Callable[..., Any]:

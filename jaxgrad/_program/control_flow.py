@@ -83,7 +83,7 @@ def _checkpoint(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probe
     return rebuilt(list(operands), probes)
 
 
-def _scan_sizes(eqn: Eqn) -> tuple[int, int]:
+def scan_sizes(eqn: Eqn) -> tuple[int, int]:
     """How many of a scan's operands are constants, and how many are carried."""
     if "ft_in" in eqn.params:  # JAX 0.11 and later
         constants, carry, _ = eqn.params["ft_in"].unpack()
@@ -92,7 +92,7 @@ def _scan_sizes(eqn: Eqn) -> tuple[int, int]:
 
 
 def _scan_liveness(eqn: Eqn, live: Live, refs: Live, flows: Sequence[Flow]) -> Live:
-    n_constants, n_carry = _scan_sizes(eqn)
+    n_constants, n_carry = scan_sizes(eqn)
     carry, stacked = live[:n_carry], live[n_carry:]
     while True:  # what a step carries on, and leaves in a ref, is what the next one starts from
         operands = flows[0]([*carry, *stacked], refs)
@@ -113,7 +113,7 @@ def is_ref(aval: Aval) -> bool:
 
 
 def _scan(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Probes, avals: Avals) -> Any:
-    n_constants, n_carry = _scan_sizes(eqn)
+    n_constants, n_carry = scan_sizes(eqn)
     constants = operands[:n_constants]
 
     def step(carry: Sequence[Any], sliced: PyTree) -> Any:

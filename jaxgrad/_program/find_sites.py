@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
-from jaxgrad._program.control_flow import CONTROLS, is_ref, manual, unsupported
+from jaxgrad._program.control_flow import CONTROLS, manual, unsupported
+from jaxgrad._program.formula import library_name
 from jaxgrad._program.jaxpr import Path, Program, inner, opened
+from jaxgrad._program.operation import operation_name, softmaxes
 from jaxgrad._program.sites import Site, named
 from jaxgrad._types import Atom, Eqn, Jaxpr
 
@@ -36,8 +38,15 @@ def _why_lost(traced_in: str) -> str:
 
 
 def operations(program: Program) -> tuple[Site, ...]:
-    """A site for each result of each operation that computes, named after it; calls of `jit` are looked into."""
-    return tuple(named(list(_operations(program.jaxpr, ()))))
+    """A site for each result of each operation that computes, named as NumPy's users name it; the last is "output".
+
+    Calls of `jit` are looked into, but for functions that everyone knows by their name: relu, where, softmax.
+    """
+    sites = list(_operations(program.jaxpr, ()))
+    at = output_site(program, sites)
+    if at is not None:
+        sites[at] = replace(sites[at], given="output", name="output")
+    return tuple(named(sites))
 
 
 def output_site(program: Program, sites: Sequence[Site]) -> int | None:
@@ -93,19 +102,35 @@ def _bodies(eqn: Eqn) -> Sequence[Any]:
 
 
 # Operations that move numbers and compute none: no step of a chain rule.
-_MOVES = {"broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape", "squeeze", "expand_dims"}
+_MOVES = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "reshape",
+    "squeeze",
+    "expand_dims",
+    "stop_gradient",
+}
 
 
 def _operations(jaxpr: Jaxpr, path: Path) -> Iterator[Site]:
     """Every floating-point result of an operation, in program order; a jit's body stands in its place."""
+    within = softmaxes(jaxpr)
     for i, eqn in enumerate(jaxpr.eqns):
         name, here = eqn.primitive.name, (*path, i)
         if name == "jit":
-            yield from _operations(opened(eqn.params["jaxpr"])[0], (*here, 0))
-        elif name not in _MOVES:
+            body = opened(eqn.params["jaxpr"])[0]
+            known = library_name(eqn)
+            origin = _origin(body, body.outvars[0], (*here, 0)) if known else None
+            if origin is not None and jnp.issubdtype(body.outvars[0].aval.dtype, jnp.inexact):
+                yield Site(known, known, "", True, origin[0], body.outvars[0].aval, result=origin[1])
+            else:
+                yield from _operations(body, (*here, 0))
+        elif name not in _MOVES and within.get(i, eqn) is not None:
             for k, var in enumerate(eqn.outvars):
-                if not is_ref(var.aval) and jnp.issubdtype(var.aval.dtype, jnp.inexact):
-                    given = str(eqn.params.get("name", name)) if name.startswith("custom_") else name
+                if jnp.issubdtype(var.aval.dtype, jnp.inexact):
+                    given = "softmax" if i in within else operation_name(eqn)
                     yield Site(given, given, "", True, here, var.aval, result=k)
 
 

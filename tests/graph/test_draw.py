@@ -297,11 +297,12 @@ def test_the_page_steps_forward_through_values_and_back_through_gradients(page):
     assert [shown["values"] for shown in seen] == [*range(10), *[9] * 9]
     assert [len(shown["grads"]) for shown in seen] == [*[0] * 10, *range(1, 10)]
     assert seen[0]["says"] == "Nothing is computed yet."
-    assert seen[6]["says"] == "z = -2.235e-08\ncomputed from x0, x1, w0, w1, w2"
+    assert seen[6]["says"] == "z = w0*x0 + w1*x1 + w2 = -2.235e-08\ncomputed from x0, x1, w0, w1, w2"
     assert [shown["grads"][0] for shown in seen[10:14]] == [
         "df/df = 1", "df/dh = -0.25", "df/dk = -0.25", "df/dz = 0.25"
     ]  # fmt: skip
-    assert seen[13]["says"] == "df/dz = df/dh * dh/dk * dk/dz = -0.25 * 1 * -1 = 0.25"
+    assert seen[13]["says"].splitlines()[0] == "df/dz = ∂f/∂h · ∂h/∂k · ∂k/∂z = -0.25 · 1 · -1 = 0.25"
+    assert seen[13]["says"].endswith("∂k/∂z = -exp(-z) = -1")
     window.press("ArrowLeft", "ArrowLeft")
     assert window.run(SHOWN) == seen[16]
     window.press("End")
@@ -328,7 +329,7 @@ def test_a_folded_box_tells_every_value_and_gradient_in_it(page):
     assert window.run(SHOWN)["says"].endswith(", dh199/dh5 = -8, dh199/dh4 = -7")
 
 
-FACTOR = "df/dh = -0.25   \nits share of df/dh: df/df * df/dh = 1 * -0.25 = -0.25"
+FACTOR = "∂f/∂h = -1/h**2 = -0.25   \nits share of df/dh: df/df · ∂f/∂h = 1 · -0.25 = -0.25"
 
 
 def test_pointing_at_an_arrow_shows_its_factor(page):
@@ -348,7 +349,7 @@ def test_arrows_are_reached_with_the_keyboard(page):
     for _ in range(8):
         window.press("Tab")
         said.append(window.run(SHOWN)["says"])
-    assert said[0].startswith("dz/dx0 = 0.5")
+    assert said[0].startswith("∂z/∂x0 = w0 = 0.5")
     assert said[-1] == FACTOR
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxgrad._graph.draw.layout import Arrow, Box, layout
 from jaxgrad._graph.draw.svg import attribute, svg_of, title_of
-from jaxgrad._graph.explain import explain
+from jaxgrad._graph.explain import definition, explain, local_rule
 from jaxgrad._graph.graph import Graph
 from jaxgrad._graph.numbers import factor, number
 
@@ -37,7 +37,9 @@ def _forward(graph: Graph, box: Box) -> str:
     if box.folded:
         return _list(box, [f"{name} = {number(graph.nodes[name].value)}" for name in box.folded])
     sources = ", ".join(edge.source for edge in graph.into[box.name])
-    return box.value + (f"\ncomputed from {sources}" if sources else "\nan argument" * (box.kind == "argument"))
+    formula = graph.nodes[box.name].formula
+    value = f"{definition(graph.nodes[box.name])} = {number(graph.nodes[box.name].value)}" if formula else box.value
+    return value + (f"\ncomputed from {sources}" if sources else "\nan argument" * (box.kind == "argument"))
 
 
 def _backward(graph: Graph, box: Box) -> str:
@@ -61,10 +63,11 @@ def _arrow_words(graph: Graph, arrow: Arrow) -> str:
 
 def _edge_words(graph: Graph, ends: tuple[str, str]) -> str:
     edge = graph.edges[ends]
-    upstream, output = graph.nodes[edge.target].grad, graph.output
-    times = " @ " if np.ndim(upstream) else " * "
+    source, target, output = graph.nodes[edge.source], graph.nodes[edge.target], graph.output
+    local = factor(edge.local, np.ndim(source.value))
+    rule = local_rule(graph, edge, "unicode") or f"∂{edge.target}/∂{edge.source}: {local}"
     return (
-        f"d{edge.target}/d{edge.source} = {factor(edge.local)}   {edge.note}\n"
-        f"its share of d{output}/d{edge.source}: d{output}/d{edge.target}{times}d{edge.target}/d{edge.source} = "
-        f"{number(upstream)}{times}{factor(edge.local)} = {number(edge.contribution)}"
+        f"{rule}   {edge.note}\n"
+        f"its share of d{output}/d{edge.source}: d{output}/d{edge.target} · ∂{edge.target}/∂{edge.source} = "
+        f"{number(target.grad)} · {local} = {number(edge.contribution)}"
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgrad._graph.graph import Graph
+from jaxgrad._graph.graph import Edge, Graph
 from jaxgrad._graph.numbers import factor, number, printable
 
 
@@ -23,10 +23,14 @@ def dot(graph: Graph) -> str:
         style = ", style=rounded" if node.kind == "argument" else ", penwidth=2" if name == graph.output else ""
         lines.append(f'  {ids[name]} [label="{_quoted(f"{name} = {number(node.value)}")}\\n{_quoted(grad)}"{style}];')
     lines += [
-        f'  {ids[edge.source]} -> {ids[edge.target]} [label="{_quoted(factor(edge.local))}"];'
+        f'  {ids[edge.source]} -> {ids[edge.target]} [label="{_quoted(_factor(graph, edge))}"];'
         for edge in graph.edges.values()
     ]
     return "\n".join([*lines, "}", ""])
+
+
+def _factor(graph: Graph, edge: Edge) -> str:
+    return factor(edge.local, np.ndim(graph.nodes[edge.source].value))
 
 
 def _quoted(text: str) -> str:
@@ -42,7 +46,7 @@ def mermaid(graph: Graph) -> str:
         text = f"{_entities(f'{name} = {number(node.value)}')}<br/>{_entities(grad)}"
         lines.append(f'  {ids[name]}(["{text}"])' if node.kind == "argument" else f'  {ids[name]}["{text}"]')
     lines += [
-        f'  {ids[edge.source]} -->|"{_entities(factor(edge.local))}"| {ids[edge.target]}'
+        f'  {ids[edge.source]} -->|"{_entities(_factor(graph, edge))}"| {ids[edge.target]}'
         for edge in graph.edges.values()
     ]
     return "\n".join([*lines, ""])
