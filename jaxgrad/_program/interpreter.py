@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from jaxgrad._program.control_flow import CONTROLS, Body, Probes, TagResults, is_ref
 from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened
-from jaxgrad._program.promotion import Wide
 from jaxgrad._program.sites import Site
+from jaxgrad._program.wide import bodies
+from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._types import Atom, Eqn, Jaxpr, PyTree, Value
 
 Join = Callable[[Any, Any], Any]  # (value, probe) -> what stands for the value from there on
@@ -129,13 +130,30 @@ def _array(result: Value) -> Any:
 
 def _bind_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
     """An operation on wide numbers; one that depends on its dtype is done in that, and its results are cast."""
-    if eqn.primitive.name in ("custom_jvp_call", "custom_vjp_call"):
+    name = eqn.primitive.name
+    if name in ("custom_jvp_call", "custom_vjp_call"):
         return _custom_wide(eqn, operands, wide)
-    if wide.keeps_dtype(eqn) or inner(eqn):
+    if wide.keeps_dtype(eqn):
         operands = [wide.uncast(x, v.aval) for x, v in zip(operands, eqn.invars, strict=True)]
         return [wide.cast(result) for result in bind(eqn, operands)]
     with eqn.ctx.manager:
+        if name in bodies.REBUILD:
+            return _with_body(eqn, operands, wide)
+        if inner(eqn):
+            raise wide.refusal(eqn)
         return wide.apply(eqn, operands)
+
+
+def _with_body(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
+    """An operation with a body of its own, its body evaluated on wide numbers too."""
+    if wide.is_complex and eqn.primitive.name in bodies.NOT_ANALYTIC:
+        raise wide.refusal(eqn)
+
+    def evaluate(jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
+        opened_, more = opened(jaxpr)
+        return _Run({}, operator.add, wide).program(opened_, [*more, *consts], operands, {}, ())[0]
+
+    return bodies.REBUILD[eqn.primitive.name](eqn, operands, evaluate)
 
 
 def _custom_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:

@@ -14,9 +14,9 @@ from jaxgrad._program.control_flow import Probes, TagResults
 from jaxgrad._program.find_sites import tagged
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
-from jaxgrad._program.promotion import Wide
 from jaxgrad._program.refs import IN_REVERSE, refuse_refs
 from jaxgrad._program.sites import Site
+from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._retain.arguments import check_scalar, differentiable, is_array
 from jaxgrad._retain.selection import name_patterns, refusing, select
 from jaxgrad._types import Value

@@ -11,7 +11,7 @@ from jaxgrad._types import P
 
 
 def complex_step(
-    fun: Callable[P, Any], *, argnums: int | Sequence[int] | None = None, names: Names = None
+    fun: Callable[P, Any], *, argnums: int | Sequence[int] | None = None, names: Names = None, has_aux: bool = False
 ) -> Callable[P, Record]:
     r"""Transforms `fun` to find its gradients by steps in the imaginary direction.
 
@@ -20,7 +20,7 @@ def complex_step(
     and `max` go by the real part.
 
     Args:
-      fun, argnums, names: as for `finite_difference`.
+      fun, argnums, names, has_aux: as for `finite_difference`.
 
     Returns:
       A function of the same arguments that returns a `Record` in float64.
@@ -45,4 +45,4 @@ def complex_step(
         found = point.outputs(np.full(point.at.shape, step * 1j), np.complex128).imag / step
         return found, 64 * np.finfo(np.float64).eps * np.abs(found)
 
-    return by_steps(fun, gradient, argnums, names)
+    return by_steps(fun, gradient, argnums, names, has_aux)

@@ -12,7 +12,12 @@ from jaxgrad._types import P
 
 
 def finite_difference(
-    fun: Callable[P, Any], *, order: int = 2, argnums: int | Sequence[int] | None = None, names: Names = None
+    fun: Callable[P, Any],
+    *,
+    order: int = 2,
+    argnums: int | Sequence[int] | None = None,
+    names: Names = None,
+    has_aux: bool = False,
 ) -> Callable[P, Record]:
     r"""Transforms `fun` to estimate its gradients by central differences.
 
@@ -24,7 +29,7 @@ def finite_difference(
     Args:
       fun: pure function of pytrees; returns a real scalar.
       order: accuracy of the stencil, 2 or 4.
-      argnums, names: as for `retain_grads`.
+      argnums, names, has_aux: as for `retain_grads`.
 
     Returns:
       A function of the same arguments that returns a `Record` in float64, its gradients of the arguments' shapes, with
@@ -56,7 +61,7 @@ def finite_difference(
         kink = np.where(np.abs(wider_bend) < 1.5 * np.abs(bend), np.abs(bend), 0)
         return found, np.abs(one - two) + rounding + kink
 
-    return by_steps(fun, gradient, argnums, names)
+    return by_steps(fun, gradient, argnums, names, has_aux)
 
 
 def _central(point: Point, steps: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._errors import InputError
-from jaxgrad._program.promotion import Wide
+from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall
 from jaxgrad._types import Leaf, PyTree
@@ -43,7 +43,13 @@ def probes(planned: TracedCall, wide: Wide) -> dict[int, Any]:
 
 
 def filled(
-    planned: TracedCall, output: PyTree, values: PyTree, reached: PyTree, leaf_bars: PyTree, probe_bars: PyTree
+    planned: TracedCall,
+    output: PyTree,
+    aux: PyTree,
+    values: PyTree,
+    reached: PyTree,
+    leaf_bars: PyTree,
+    probe_bars: PyTree,
 ) -> Record:
     """The record of what a run gives, in NumPy's arrays."""
     as_numpy = functools.partial(jax.tree.map, np.asarray)
@@ -55,4 +61,5 @@ def filled(
         arg_grads=as_numpy(planned.arg_grads(leaf_bars)),
         notes=planned.notes,
         reached=planned.reached(reached),
+        aux=None if aux is None else planned.aux(as_numpy(aux)),
     )

@@ -13,7 +13,7 @@ from jaxgrad._compare.entries import of_record
 from jaxgrad._compare.oracles.float64_call import filled, float64, probes, to_numpy
 from jaxgrad._compare.oracles.perturbation import Names
 from jaxgrad._compare.tolerance import roundoff
-from jaxgrad._program.promotion import Wide
+from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
 from jaxgrad._types import P
@@ -22,7 +22,7 @@ _DRAWS = 4  # of random roundings of the arguments
 
 
 def in_float64(
-    fun: Callable[P, Any], *, argnums: int | Sequence[int] | None = None, names: Names = None
+    fun: Callable[P, Any], *, argnums: int | Sequence[int] | None = None, names: Names = None, has_aux: bool = False
 ) -> Callable[P, Record]:
     """Transforms `fun` to evaluate the same traced program, and its reverse pass, in float64.
 
@@ -30,7 +30,7 @@ def in_float64(
     unit in the last place of their own dtype would change is in `uncertainty`: no program can be asked for more.
 
     Args:
-      fun, argnums, names: as for `finite_difference`.
+      fun, argnums, names, has_aux: as for `finite_difference`.
 
     Returns:
       A function of the same arguments that returns a `Record` in float64.
@@ -47,7 +47,7 @@ def in_float64(
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
-        planned = trace_call(fun, args, kwargs, argnums=argnums, names=names)
+        planned = trace_call(fun, args, kwargs, argnums=argnums, names=names, has_aux=has_aux)
         with jax.enable_x64(True):
             leaves = [to_numpy(leaf) for leaf in planned.leaves]
             run = jax.jit(functools.partial(_wide_grads, planned))
@@ -65,11 +65,11 @@ def _wide_grads(planned: TracedCall, leaves: list[Any]) -> Any:
     wide = Wide(jnp.float64)
 
     def forward(leaves: list[Any], probes: dict[int, Any]) -> Any:
-        output, _, found = planned.run(leaves, probes, wide=wide)
-        return output, found
+        output, aux, found = planned.run(leaves, probes, wide=wide)
+        return output, (aux, found)
 
-    output, vjp, (values, reached) = jax.vjp(forward, leaves, probes(planned, wide), has_aux=True)
-    return output, values, reached, *vjp(jnp.ones_like(output))
+    output, vjp, (aux, (values, reached)) = jax.vjp(forward, leaves, probes(planned, wide), has_aux=True)
+    return output, aux, values, reached, *vjp(jnp.ones_like(output))
 
 
 def _with_uncertainty(record: Record, draws: Sequence[Record]) -> Record:

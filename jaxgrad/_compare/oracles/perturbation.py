@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxgrad._compare.entries import of_record
 from jaxgrad._compare.oracles.float64_call import filled, float64, probes, to_numpy
 from jaxgrad._errors import InputError
-from jaxgrad._program.promotion import Wide
+from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
 from jaxgrad._types import DType, P, Value
@@ -43,12 +43,13 @@ def by_steps(
     gradient: Callable[[Point], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]],
     argnums: int | Sequence[int] | None,
     names: Names,
+    has_aux: bool,
 ) -> Callable[P, Record]:
     """`fun` with the gradients, and how far off they may be, that `gradient` finds at a point."""
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
-        planned = trace_call(fun, args, kwargs, argnums=argnums, names=names)
+        planned = trace_call(fun, args, kwargs, argnums=argnums, names=names, has_aux=has_aux)
         for leaf in [*planned.leaves, *(site.aval for site in planned.sites if site.note is None)]:
             if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
                 raise InputError(
@@ -65,7 +66,7 @@ def by_steps(
 def _record(planned: TracedCall, leaves: list[Any], gradient: Callable[[Point], Any]) -> Record:
     zeros = probes(planned, Wide(jnp.float64))
     run = jax.jit(lambda leaves: planned.run(leaves, {}, wide=Wide(jnp.float64)))
-    output, _, (values, reached) = jax.device_get(run(leaves))
+    output, aux, (values, reached) = jax.device_get(run(leaves))
     base, unravel = ravel_pytree((leaves, zeros))
     places, _ = ravel_pytree((leaves, {i: values[i] for i in zeros}))
     point = Point(
@@ -76,10 +77,10 @@ def _record(planned: TracedCall, leaves: list[Any], gradient: Callable[[Point], 
     )
     found, uncertainty = gradient(point)
     bars, errors = (jax.device_get(unravel(jnp.asarray(v))) for v in (found, uncertainty))
-    record = filled(planned, output, values, reached, *bars)
+    record = filled(planned, output, aux, values, reached, *bars)
     known = {
         name: np.abs(entry.array) if entry.kind == "gradient" else np.zeros(entry.array.shape)
-        for name, entry in of_record(filled(planned, output, values, reached, *errors)).items()
+        for name, entry in of_record(filled(planned, output, None, values, reached, *errors)).items()
         if entry.array is not None
     }
     return replace(record, uncertainty=known)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxgrad._compare.oracles.float64_call import float64, to_numpy
 from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._errors import InputError
-from jaxgrad._program.promotion import Wide
+from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._retain.call import trace_call
 from jaxgrad._types import PyTree
 
@@ -21,7 +21,12 @@ _STEPS = np.logspace(-1, -4, 13)
 
 
 def taylor_order(
-    fun: Callable[..., Any], *args: Any, grads: PyTree = None, direction: PyTree = None, seed: int = 0
+    fun: Callable[..., Any],
+    *args: Any,
+    grads: PyTree = None,
+    direction: PyTree = None,
+    seed: int = 0,
+    has_aux: bool = False,
 ) -> float:
     r"""The order of the Taylor remainder: 2 for a right gradient, 1 for a wrong one.
 
@@ -35,6 +40,7 @@ def taylor_order(
       grads: the gradients to check, one for each argument, as `record.arg_grads`; None for JAX's own.
       direction: one tangent for each argument; None for a random one.
       seed: of the random direction.
+      has_aux: does `fun` return a pair of the output and auxiliary data?
 
     Returns:
       The order; infinity where there is no remainder, as for a linear function; NaN where a gradient or the output
@@ -48,9 +54,9 @@ def taylor_order(
       >>> print(round(taylor_order(jnp.sin, 0.5), 1), round(taylor_order(jnp.sin, 0.5, grads=(0.88,)), 1))
       2.0 1.0
     """
-    planned = trace_call(fun, args, {}, names=())
+    planned = trace_call(fun, args, {}, names=(), has_aux=has_aux)
     if grads is None:
-        grads = in_float64(fun, names=())(*args).arg_grads
+        grads = in_float64(fun, names=(), has_aux=has_aux)(*args).arg_grads
     with jax.enable_x64(True):
         leaves = [float64(to_numpy(leaf)) for leaf in planned.leaves]
         bars, given = _like(leaves, grads, "grads"), _like(leaves, direction, "direction")
