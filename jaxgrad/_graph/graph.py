@@ -1,7 +1,7 @@
 """Graph: a computation as named nodes, and edges that carry the local derivatives between them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -82,11 +82,13 @@ class Graph:
       nodes: name -> node, in program order: arguments, intermediates, the output.
       edges: (source, target) -> edge.
       output: name of the node that is the output.
+      arrays: name of an argument whose elements are nodes -> its shape, and their names.
     """
 
     nodes: Mapping[str, Node]
     edges: Mapping[tuple[str, str], Edge]
     output: str
+    arrays: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", _Nodes(self.nodes))

@@ -36,7 +36,8 @@ def read_graph(plan: LedgerPlan, leaves: Sequence[Any]) -> Graph:
     nodes = _nodes(plan, jax.device_get(leaves), grads, values, reached, output)
     if plan.by_operation:
         nodes, edges = _on_the_way(plan, nodes, edges)
-    return Graph(nodes, edges, plan.output)
+    arrays = {source.name: (source.aval.shape, source.elements) for source in plan.arguments if source.elements}
+    return Graph(nodes, edges, plan.output, arrays)
 
 
 def _blocks(plan: LedgerPlan, found: Sequence[Derivatives]) -> dict[tuple[int, str], Array]:

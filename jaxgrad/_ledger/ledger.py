@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten
 
 from jaxgrad._errors import InputError
 from jaxgrad._graph.explain import explain
-from jaxgrad._graph.grade import Answer, Grade, grade
+from jaxgrad._graph.grade import Answer, Asked, Grade, grade
 from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad._graph.summary import summary
 from jaxgrad._ledger.build import read_graph
@@ -33,11 +33,12 @@ class Ledger:
 
     Attributes:
       graph: the nodes and edges as plain data.
-      elsewhere: makes the graph of the same function at a nearby input.
+      elsewhere: makes the graph of the same function at another input: at 1 a nearby one, at -1 one of the other sign,
+        at a small number s the same input moved by s.
     """
 
     graph: Graph
-    elsewhere: Callable[[], Graph]
+    elsewhere: Callable[[float], Graph]
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -115,23 +116,27 @@ class Ledger:
 
         return svg(self.graph)
 
-    def grade(self, answers: Mapping[tuple[str, str], Answer], *, rtol: float | None = None) -> Grade:
-        r"""Marks a learner's local derivatives.
+    def grade(self, answers: Mapping[Asked, Answer], *, rtol: float | None = None, hint: bool = False) -> Grade:
+        r"""Marks a learner's derivatives: local ones by their edge, gradients along every path by their node.
 
-        An answer is a number, or a function whose parameters name nodes (`lambda z: ...`, `lambda h, k: ...`; a
-        single parameter of any other name is the source). A function that is right here is tried at a nearby input
-        too, where a factor that is 1 here is no longer 1.
+        An answer is a number, an array, or a function whose parameters name nodes or arguments (`lambda z: ...`,
+        `lambda h, k: ...`; a single parameter of any other name is the source, and one with a default is the
+        learner's own). A typed number is right to the digits typed. A function that is right here is tried at a
+        nearby input too, where a factor that is 1 here is no longer 1, and at one of the other sign, for kinks. At a
+        kink either side's slope is right.
 
         Args:
-          answers: (source, target) -> local derivative $\partial t / \partial s$.
-          rtol: relative error that still counts as right; None for 1e-3 for numbers, the square root of the
-            dtype's epsilon for functions.
+          answers: (source, target) -> local derivative $\partial t / \partial s$, or name -> gradient of the output;
+            an argument whose elements are nodes goes by its own name too.
+          rtol: relative error that still counts as right; None for the digits typed, and for functions the square
+            root of the dtype's epsilon.
+          hint: say of a wrong answer where to look again, and not what is right.
 
         Returns:
-          A `Grade`: `ok`, `wrong`, `marks`; printed, it names the wrong factors and, where one fits, the mistake.
+          A `Grade`: `ok`, `wrong`, `marks`; printed, it names the wrong answers and, where one fits, the mistake.
 
         Raises:
-          InputError: there is no such edge, or the answer is no number of its shape.
+          InputError: there is no such edge or node, or the answer is no number of its shape.
 
         Example:
           >>> from jaxgrad import neuron
@@ -141,7 +146,7 @@ class Ledger:
           df/dh = -0.25: right
           1 of 2 factors are right.
         """
-        return grade(self.graph, answers, self.elsewhere, rtol=rtol)
+        return grade(self.graph, answers, self.elsewhere, rtol=rtol, hint=hint)
 
 
 def ledger(fun: Callable[P, Any], names: str | Iterable[str] | None = None) -> Callable[P, Ledger]:
@@ -202,17 +207,23 @@ def ledger(fun: Callable[P, Any], names: str | Iterable[str] | None = None) -> C
             plans[key] = plan_ledger(fun, args, kwargs, varied, patterns)
         plan, varied_leaves = plans[key], [leaves[i] for i in varied]
         return Ledger(
-            read_graph(plan, varied_leaves), lambda: read_graph(plan, [_nearby(leaf) for leaf in varied_leaves])
+            read_graph(plan, varied_leaves),
+            lambda where: read_graph(plan, [_moved(leaf, where) for leaf in varied_leaves]),
         )
 
     return read
 
 
-def _nearby(leaf: Leaf) -> Any:
-    """An input at which nothing is 0, 1 or equal to another by chance."""
+def _moved(leaf: Leaf, where: float) -> Leaf:
+    """Another input: at 1 or -1 one at which nothing is 0, 1 or equal to another by chance; else moved by `where`."""
     rng = np.random.default_rng(1)
     array = np.asarray(leaf)
-    moved = array * rng.uniform(0.75, 0.95, array.shape) + rng.uniform(0.05, 0.15, array.shape)
+    if abs(where) == 1 and array.size > 1 and np.all(array >= 0) and np.isclose(np.sum(array), 1):
+        moved = np.roll(array, 1)  # probabilities, or a one-hot: they are so elsewhere too
+    elif abs(where) == 1:
+        moved = where * (array * rng.uniform(0.75, 0.95, array.shape) + rng.uniform(0.05, 0.15, array.shape))
+    else:
+        moved = array + where * (1 + np.abs(array)) * rng.uniform(0.5, 1.0, array.shape)
     if isinstance(leaf, float):
         return float(moved)
     return jnp.asarray(moved, jnp.result_type(leaf))
