@@ -20,6 +20,7 @@ _HOLOMORPHIC = """
     reshape broadcast_in_dim transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice gather
     concatenate pad rev select_n copy copy_p split stop_gradient optimization_barrier device_put tag name pvary pcast
     psum psum_invariant all_gather all_to_all ppermute reduce_scatter
+    new_ref get swap addupdate freeze
 """
 
 # JAX's own continuation is the analytic one: arithmetic, entire functions, linear maps and moves of elements.
