@@ -1,55 +1,53 @@
-"""A function of one row over as many rows as there are.
-
-Two roads lead over the rows. From the host, blocks go through one compiled program, on every core, and their results
-are put into place in host memory: one compilation whatever the number of rows. On the devices, one program for that
-number of rows writes into memory that is handed to it: nothing is moved twice.
-"""
+"""A function of one row over as many rows as there are: `jit(vmap(fun))`, and memory that is used again."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxgrad._batch import blocks, devices, host, threads
-from jaxgrad._batch.out import checked
-from jaxgrad._batch.rows import Rows, empty, read
+from jaxgrad._batch import threads
+from jaxgrad._batch.memory import LARGE, Memories, write
+from jaxgrad._batch.out import check_donated, check_structure, check_written
+from jaxgrad._batch.program import Program
+from jaxgrad._batch.rows import read
+from jaxgrad._batch.split import Split
 from jaxgrad._errors import InputError
 from jaxgrad._types import PyTree
+
+MOST_PROGRAMS = 64  # compiled ones that are kept, each for a number of rows
+BLOCK = 8 << 20  # bytes of results that are computed at a time for NumPy's memory: they stay in a cache
 
 
 def batch(
     fun: Callable[..., Any], in_axes: PyTree = 0, *, batch_size: int | None = None, mesh: Mesh | None = None
 ) -> "Batched":
-    r"""Transforms `fun`, of one row, into a function of many: `jit(vmap(fun))`, in blocks.
+    r"""Transforms `fun`, of one row, into a function of many: `jit(vmap(fun))`, and its memory used again.
 
     | call | what runs |
     |---|---|
-    | `batched(*args)` on a CPU | blocks of rows, on every core; compiled once, whatever the number of rows |
-    | `batched(*args, out=last)` | into the memory of `last`, which is gone afterwards; compiled for that number |
-    | with a `mesh`, or on a GPU or TPU | one program over the devices; compiled for that number of rows |
+    | `batched(*args)` | `jit(vmap(fun))`; large results on a CPU are put where earlier ones were that are gone |
+    | `batched(*args, out=last)` | the same into the memory of `last`, which is gone afterwards: donation |
+    | `batched(*args, out=numpy_arrays)` | blocks of rows, written into place: memory maps larger than memory too |
+    | with a `mesh` | the same program on each device, for its share of the rows |
 
-    `fun` is traced once for rows of one shape and dtype (once more on a mesh). On a CPU, rows are computed in blocks
-    whose arguments and results stay in a core's cache; of fewer rows than a block the last one is repeated.
+    `fun` is traced once for rows of one shape and dtype; XLA compiles once for each number of rows, as under `jit`,
+    and the last 64 programs are kept. For numbers of rows that never repeat, pad them to a few sizes.
 
-    A call takes a tenth of a millisecond for each array of the result: for few rows, and always as many, plain
-    `jit(vmap(fun))` is quicker.
-
-    JAX runs a loop on one core of a CPU device. For all cores with `out=`, make a device of each core before the
-    first computation, and split the rows over them:
-
-        jax.config.update("jax_num_cpu_devices", os.cpu_count())
-        mesh = jax.make_mesh((os.cpu_count(),), ("rows",))
+    On a CPU new memory costs more than the arithmetic. Arrays of a megabyte and more are therefore kept when nothing
+    refers to them any more (no array, view or computation), at most one call's for each of the last two numbers of
+    rows, and hold the next call's results. Delete the `Batched` to give that memory back.
 
     Args:
       fun: pure function of one row that `vmap` takes; its result is any pytree of arrays, a `Record` for one.
       in_axes: which axis of each argument holds the rows, as `vmap` has it: an integer, None for an argument that
         every row shares, or a tuple with an entry (or a tree of them) for each argument.
-      batch_size: rows that are computed at a time, which bounds the memory of intermediates. Chosen for the cache if
-        None; on a GPU or TPU all rows then.
+      batch_size: rows that are computed at a time, which bounds the memory of intermediates; all if None. XLA runs
+        such a loop on one core of a CPU: for rows whose intermediates do not fit in memory.
       mesh: devices over whose axes the rows are split. Rows that do not divide evenly come back on every device. On
-        a mesh of several processes, NumPy arguments are that process's rows.
+        a mesh of several processes, NumPy arguments are that process's rows, as many in each.
 
     Returns:
       A `Batched`: `batched(*args, out=None)` gives `fun`'s result with the rows as leading axis of each array, and
@@ -68,24 +66,34 @@ def batch(
       [0.5        0.8698915  0.5249792] (3, 3)
       >>> record = batched(x + 1, w, out=record)  # into the memory of the last result
     """
-    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    whole = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
     if batch_size is not None and (not whole or batch_size < 1):
         raise InputError(f"batch_size is {batch_size!r}; expected a positive number of rows, or None.")
-    return Batched(fun, in_axes, batch_size, mesh)
+    return Batched(fun, in_axes, batch_size if batch_size is None else int(batch_size), mesh)
 
 
 class Batched:
     """What `batch` returns: call it with rows, or let it `stream`."""
 
     def __init__(self, fun: Callable[..., Any], in_axes: PyTree, batch_size: int | None, mesh: Mesh | None):
-        # vmap goes into a jitted function without tracing it again, however many rows there are.
-        self._fun = jax.jit(fun)
-        self._in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
-        self._batch_size = batch_size
-        self._mesh = mesh
-        self._plans: dict[Any, _Plan] = {}
+        self._options = fun, in_axes, batch_size, mesh
+        axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+        self._in_axes = jax.tree.map(lambda axis: int(axis) if isinstance(axis, np.integer) else axis, axes)
+        self._memories = Memories()
+        self._compile()
 
-    def __call__(self, *args: Any, out: PyTree = None) -> Any:
+    def _compile(self) -> None:
+        """Begins with no program; the old ones are gone."""
+        fun, _, batch_size, mesh = self._options
+        self._program = Program(fun, self._in_axes, batch_size)
+        self._new = jax.jit(self._program.new)
+        self._over = jax.jit(self._program.over, donate_argnums=0, keep_unused=True)
+        self._split = None if mesh is None else Split(self._program.new, self._in_axes, mesh)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Batched, self._options  # what is compiled and kept stays here
+
+    def __call__(self, *args: Any, out: Any = None) -> Any:
         """`fun`'s results for every row, stacked along a leading axis.
 
         Args:
@@ -93,20 +101,24 @@ class Batched:
           out: the last call's result for as many rows, whose memory is used again; it is deleted. Or NumPy arrays
             in the same structure, memory maps too, which are written to and returned.
         """
-        rows = read(args, self._in_axes)
-        into_numpy = isinstance(next(iter(jax.tree.leaves(out)), None), np.ndarray)
-        plan = None if any(isinstance(leaf, jax.core.Tracer) for leaf in rows.leaves) else self._plan(rows)
-        if plan is None or plan.block.traced:
-            if into_numpy:
-                raise InputError("out is NumPy's and what it is for is traced, it has no values yet; leave it out.")
-            return jax.vmap(self._fun, self._in_axes)(*args)
-        if into_numpy:
-            plan.into(checked(out, plan.block, rows, rows.count, np.ndarray), rows)
-            return out
-        return jax.tree.unflatten(plan.block.tree, plan.results(rows, out))
+        if self._program.traces > MOST_PROGRAMS:
+            self._compile()
+        try:
+            if out is not None:
+                return self._into(out, args)
+            if self._split is not None:
+                return self._split(None, args)
+            if self._program.largest >= LARGE:
+                return self._lent(args)
+            return self._new(*args)
+        except TypeError:
+            read(args, self._in_axes)  # an argument that is no array has an error of its own
+            raise
 
     def stream(self, calls: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """The results of many calls in their order, the next one computed while the last one is used.
+
+        Memory of results that are gone holds later ones: keep what you need of each, not all.
 
         Args:
           calls: the arguments of each call, a tuple; any number of rows in each. Another thread reads it, one call
@@ -121,70 +133,45 @@ class Batched:
         """
         return threads.ahead(self(*args) for args in calls)
 
-    def _plan(self, rows: Rows) -> "_Plan":
-        shapes = tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in rows.shapes(1))
-        settings = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-        key = (rows.tree, rows.axes, shapes, settings)
-        if key not in self._plans:
-            block = blocks.plan(self._fun, self._in_axes, rows, self._batch_size)
-            plan = _Plan(block, self._batch_size, self._mesh)
-            if block.traced:  # for this call only
-                return plan
-            self._plans[key] = plan
-        return self._plans[key]
+    def _lent(self, args: tuple[Any, ...]) -> PyTree:
+        """Results in the memory of earlier ones that are gone, if there is any."""
+        if _is_traced(args) or jax.config.jax_debug_nans or jax.config.jax_debug_infs:  # type: ignore[attr-defined]
+            return self._new(*args)
+        memory = self._memories.of(args)
+        free = memory.take()
+        results = self._new(*args) if free is None else self._over(free, *args)
+        return memory.lend(results, args)
+
+    def _into(self, out: PyTree, args: tuple[Any, ...]) -> PyTree:
+        leaves = jax.tree.leaves(out)
+        if isinstance(next(iter(leaves), None), np.ndarray):
+            return self._into_numpy(out, leaves, args)
+        if any(isinstance(arg, jax.core.Tracer) for arg in jax.tree.leaves(args)):
+            return self._new(*args)
+        check_donated(leaves, args)
+        if self._split is not None:
+            return self._split(out, args)
+        return self._over(self._memories.of(args).reclaim(out) if self._memories else out, *args)
+
+    def _into_numpy(self, out: PyTree, leaves: Sequence[np.ndarray[Any, Any]], args: tuple[Any, ...]) -> PyTree:
+        if _is_traced(args):
+            raise InputError("out is NumPy's and what it is for is traced, it has no values yet; leave it out.")
+        rows = read(args, self._in_axes)
+        shapes = jax.eval_shape(self._new, *args)
+        check_structure(out, shapes)
+        check_written(leaves, rows)
+        if self._split is not None:
+            write(leaves, 0, self._split(None, args))
+            return out
+        row = sum(leaf.dtype.itemsize * leaf.size for leaf in jax.tree.leaves(shapes)) // max(1, rows.count)
+        size, block = max(1, BLOCK // max(1, row)), None
+        for start in range(0, rows.count, size):
+            part = rows.part(start, min(size, rows.count - start))
+            block = self._over(block, *part) if block is not None and start + size <= rows.count else self._new(*part)
+            write(leaves, start, block)
+        return out
 
 
-class _Plan:
-    """How rows of one shape and dtype are computed; its programs are compiled when they are first used."""
-
-    def __init__(self, block: blocks.Block, batch_size: int | None, mesh: Mesh | None):
-        self.block = block
-        self._batch_size = batch_size
-        self._from_host: host.HostProgram | None = None
-        self._on_devices = devices.compiled(block, mesh, all_at_once=batch_size is None)
-        self._mesh = mesh
-
-    def results(self, rows: Rows, out: PyTree) -> list[Any]:
-        """The results of every row, in new memory or in that of `out`."""
-        if out is not None:
-            return self._run(rows, checked(out, self.block, rows, devices.total(rows, self._mesh), jax.Array))
-        if not self._is_on_host(rows):
-            return self._run(rows, None)
-        results = [empty((rows.count, *row.shape), row.dtype) for row in self.block.row]
-        self.into(results, rows)
-        device = next(iter(_chosen_devices(rows)), None)
-        found: list[Any] = jax.device_put(results, device, may_alias=True)
-        return found
-
-    def into(self, results: Sequence[np.ndarray[Any, Any]], rows: Rows) -> None:
-        """Writes the results of every row into NumPy arrays."""
-        if not rows.count:
-            return
-        if not self._is_on_host(rows):
-            for result, leaf in zip(results, self._run(rows, None), strict=True):
-                result[...] = leaf
-            return
-        if self._from_host is None:
-            self._from_host = host.HostProgram(self.block, rows, self._batch_size)
-        self._from_host(results, rows)
-
-    def _run(self, rows: Rows, out: list[jax.Array] | None) -> list[Any]:
-        return devices.run(self._on_devices, self._mesh, rows, out)
-
-    def _is_on_host(self, rows: Rows) -> bool:
-        """Whether host memory is all that rows and results take."""
-        arrays = [leaf for leaf in rows.leaves if isinstance(leaf, jax.Array)]
-        dtypes = [leaf.dtype for leaf in arrays] + [leaf.dtype for leaf in self.block.row]
-        platforms = {device.platform for leaf in arrays for device in leaf.devices()} or {jax.default_backend()}
-        return (
-            self._mesh is None
-            and platforms == {"cpu"}
-            and len(_chosen_devices(rows)) <= 1
-            and all(map(host.takes, dtypes))
-        )
-
-
-def _chosen_devices(rows: Rows) -> set[jax.Device]:
-    """Devices that arguments were put on, where JAX's default was not left to stand."""
-    arrays = (leaf for leaf in rows.leaves if isinstance(leaf, jax.Array) and leaf.committed)
-    return {device for leaf in arrays for device in leaf.devices()}
+def _is_traced(args: PyTree) -> bool:
+    """Whether what is computed now is a part of what JAX traces, whatever the arguments are."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(args), jnp.zeros(())))

@@ -1,54 +1,67 @@
-"""Memory that is handed in for results: checked before anything is written to it."""
+"""Memory that is handed in for results, checked before anything is written to it."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxgrad._batch.blocks import Block
 from jaxgrad._batch.rows import Rows
 from jaxgrad._errors import InputError
-from jaxgrad._types import DType, Leaf, PyTree, Value
+from jaxgrad._types import Leaf, PyTree
 
 
-def checked(out: PyTree, block: Block, rows: Rows, count: int, kind: type[Any]) -> list[Any]:
-    """The arrays of `out`, which have the structure, shapes and dtypes of the results of `count` rows.
+def check_structure(out: PyTree, results: PyTree) -> None:
+    """Whether `out`, if there is one, has the results' structure, shapes and dtypes; both may be traced or shapes."""
+    if out is None:
+        return
+    tree: Any = jax.tree.structure(out)
+    expected: Any = jax.tree.structure(results)
+    if tree != expected:
+        raise InputError(f"out is {tree}; expected a result of this function, {expected}.")
+    for leaf, want in zip(jax.tree.leaves(out), jax.tree.leaves(results), strict=True):
+        if (leaf.shape, leaf.dtype) != (want.shape, want.dtype):
+            raise InputError(
+                f"out holds {leaf.dtype}{list(leaf.shape)} where this result is {want.dtype}{list(want.shape)}; "
+                "expected the result of a call with as many rows. Leave it out for new memory."
+            )
 
-    Raises:
-      InputError: they have not, are of another kind, were used before, cannot be written to, or share memory with
-        one another or with the arguments.
-    """
-    leaves, tree = jax.tree.flatten(out)
-    if tree != block.tree:
-        raise InputError(f"out is {tree}; expected a result of this function, {block.tree}.")
-    for leaf, row in zip(leaves, block.row, strict=True):
-        _check(leaf, (count, *row.shape), row.dtype, kind)
-    if any(_overlap(*pair) for pair in combinations(leaves, 2)):
+
+def check_donated(leaves: Sequence[Leaf], args: Sequence[Leaf]) -> None:
+    """Whether these are arrays of JAX's that can be written over."""
+    _check_kind(leaves, jax.Array)
+    if any(leaf.is_deleted() for leaf in leaves):
+        raise InputError("out was used before; expected the last result, which one call can use.")
+    own = set(map(id, leaves))
+    if len(own) != len(leaves):
+        raise InputError("out holds one array twice; expected an array with memory of its own for each result.")
+    if not own.isdisjoint(map(id, args)):
+        raise _shared()
+
+
+def check_written(leaves: Sequence[Leaf], rows: Rows) -> None:
+    """Whether these are arrays of NumPy's that can be written to, block by block, while `rows` are read."""
+    _check_kind(leaves, np.ndarray)
+    if not all(leaf.flags.writeable for leaf in leaves):
+        raise InputError("out holds a NumPy array that is read-only; expected one that can be written to.")
+    if any(np.shares_memory(*pair) for pair in combinations(leaves, 2)):
         raise InputError("out holds one array twice; expected an array with memory of its own for each result.")
     for leaf, axis in zip(rows.leaves, rows.axes, strict=True):
-        row_by_row = isinstance(leaf, np.ndarray) and axis == 0  # read before it is written over
-        if any(_overlap(result, leaf) and not (result is leaf and row_by_row) for result in leaves):
-            raise InputError("out shares memory with an argument; expected memory that is not read in the same call.")
-    return leaves
+        for result in leaves if isinstance(leaf, np.ndarray) else ():
+            row_by_row = result is leaf and axis == 0  # read before it is written over
+            if np.shares_memory(result, leaf) and not row_by_row:
+                raise _shared()
 
 
-def _overlap(a: Value, b: Value) -> bool:
-    both_numpy = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
-    return a is b or (both_numpy and bool(np.shares_memory(a, b)))
+def _check_kind(leaves: Sequence[Leaf], kind: type[Any]) -> None:
+    for leaf in leaves:
+        if not isinstance(leaf, kind):
+            raise InputError(
+                f"out holds a {type(leaf).__name__}; expected the arrays of the last result, or NumPy arrays, and not "
+                "both."
+            )
 
 
-def _check(leaf: Leaf, shape: tuple[int, ...], dtype: DType, kind: type[Any]) -> None:
-    if not isinstance(leaf, kind):
-        raise InputError(
-            f"out holds a {type(leaf).__name__}; expected the arrays of the last result, or NumPy arrays, and not both."
-        )
-    if isinstance(leaf, jax.Array) and leaf.is_deleted():
-        raise InputError("out was used before; expected the last result, which one call can use.")
-    if isinstance(leaf, np.ndarray) and not leaf.flags.writeable:
-        raise InputError("out holds a NumPy array that is read-only; expected one that can be written to.")
-    if (leaf.shape, leaf.dtype) != (shape, dtype):
-        raise InputError(
-            f"out holds {leaf.dtype}{list(leaf.shape)} where this result is {dtype}{list(shape)}; expected the result "
-            "of a call with as many rows. Leave it out for new memory."
-        )
+def _shared() -> InputError:
+    return InputError("out shares memory with an argument; expected memory that is not read in the same call.")

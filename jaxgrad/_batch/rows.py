@@ -1,18 +1,15 @@
 """The arguments of a batched call: which of their axes hold the rows, and how many rows there are."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad._errors import InputError
-from jaxgrad._types import DType, Leaf, PyTree
-
-ALIGNMENT = 64  # bytes: JAX takes over host memory that is aligned so without a copy
+from jaxgrad._types import Leaf, PyTree, Value
 
 
 @dataclass(frozen=True)
@@ -24,28 +21,22 @@ class Rows:
     tree: Any
     count: int
 
-    def block(self, start: int, size: int, step: int = 0) -> Iterator[Any]:
-        """The leaves of rows start to start + size; past the last row it stands again, up to a multiple of `step`.
+    def part(self, start: Value, size: int) -> tuple[Any, ...]:
+        """The arguments of `size` rows from `start`, which may be traced."""
+        args: tuple[Any, ...] = jax.tree.unflatten(
+            self.tree,
+            [
+                leaf if axis is None else _part(leaf, axis, start, size)
+                for leaf, axis in zip(self.leaves, self.axes, strict=True)
+            ],
+        )
+        return args
 
-        What comes after that is unset, for a program that does not read it.
-        """
-        stop = min(start + size, self.count)
-        upto = min(size, -(-(stop - start) // step) * step) if step else size
-        for leaf, axis in zip(self.leaves, self.axes, strict=True):
-            if axis is None:
-                yield leaf
-            else:
-                rows = leaf[(slice(None),) * axis + (slice(start, stop),)]
-                yield rows if stop - start == size else _padded(np.asarray(rows), axis, upto, size)
 
-    def shapes(self, size: int) -> list[jax.ShapeDtypeStruct]:
-        """What `block` yields, by shape and dtype."""
-        found = []
-        for leaf, axis in zip(self.leaves, self.axes, strict=True):
-            aval = jax.typeof(leaf)
-            shape = aval.shape if axis is None else (*aval.shape[:axis], size, *aval.shape[axis + 1 :])
-            found.append(jax.ShapeDtypeStruct(shape, aval.dtype, weak_type=aval.weak_type))
-        return found
+def _part(leaf: Any, axis: int, start: Value, size: int) -> Any:
+    if isinstance(leaf, np.ndarray) and not isinstance(start, jax.core.Tracer):
+        return leaf[(slice(None),) * axis + (slice(start, start + size),)]
+    return lax.dynamic_slice_in_dim(leaf, start, size, axis)
 
 
 def read(args: tuple[Any, ...], in_axes: PyTree) -> Rows:
@@ -117,21 +108,3 @@ def _count(names: list[str], leaves: tuple[Any, ...], axes: tuple[int | None, ..
                 f"{name}, write None for it in in_axes."
             )
     return int(count)
-
-
-def empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray[Any, Any]:
-    """An array of unset values that JAX can take over without a copy."""
-    nbytes = prod(shape) * np.dtype(dtype).itemsize
-    memory: np.ndarray[Any, Any] = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    aligned: np.ndarray[Any, Any] = memory[start : start + nbytes].view(dtype).reshape(shape)
-    return aligned
-
-
-def _padded(rows: np.ndarray[Any, Any], axis: int, upto: int, size: int) -> np.ndarray[Any, Any]:
-    before, count = (slice(None),) * axis, rows.shape[axis]
-    found = empty((*rows.shape[:axis], size, *rows.shape[axis + 1 :]), rows.dtype)
-    found[(*before, slice(count))] = rows
-    # The last row again, not zeros: no number comes in that the data has not.
-    found[(*before, slice(count, upto))] = rows[(*before, slice(-1, None))]
-    return found

@@ -1,6 +1,5 @@
-"""Work on every core, and work done ahead."""
+"""Work done ahead, in another thread."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,36 +23,16 @@ def ahead(items: Iterable[Any]) -> Iterator[Any]:
         while (item := future.result()) is not last:
             future = pool.submit(coming)
             yield item
+            del item  # or its memory would not be free before the next item is asked for
 
 
-def on_every_core(work: Callable[[int], None], starts: range) -> None:
-    """Runs `work` for each start; the first error stops the rest."""
-    workers = min(len(starts), cores())
-    if workers < 2:
-        for start in starts:
-            work(start)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for _ in pool.map(_with_settings(work), starts):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _with_settings(work: Callable[..., Any]) -> Callable[..., Any]:
+def _with_settings(work: Callable[[], Any]) -> Callable[[], Any]:
     """`work` for another thread, where JAX would have its defaults for the settings that change results."""
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
-    def run(*args: Any) -> Any:
+    def run() -> Any:
         with jax.enable_x64(x64), jax.default_matmul_precision(precision):
-            return work(*args)
+            return work()
 
     return run
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -53,7 +53,9 @@ def test_a_batch_over_two_processes_equals_that_of_one_to_the_bit(address, tmp_p
             assert set(got) == set(want)
             for name, column in want.items():
                 np.testing.assert_array_equal(got[name], column)
-        error = (tmp_path / f"{process}.txt").read_text()
+        error = (tmp_path / f"different{process}.txt").read_text()
+        assert error.startswith("the processes have 100000, 100000, 99998, 99998 rows, device by device; expected as")
+        error = (tmp_path / f"uneven{process}.txt").read_text()
         assert error.startswith("this process has 99999 rows and 2 devices of the mesh; over several processes each")
         assert error.endswith("Add 1 rows and drop their results.")
 

@@ -38,10 +38,11 @@ def main():
     assert record.output.shape == (processes * ROWS,)
     columns = {name: of_this_process(array) for name, array in neuron.quantities(record).items()}
     np.savez(folder / f"{process}.npz", **columns)
-    try:
-        batched(rows(process)[:-1], W)
-    except InputError as error:
-        (folder / f"{process}.txt").write_text(str(error))
+    for name, part in (("uneven", rows(process)[:-1]), ("different", rows(process)[2 * process :])):
+        try:
+            batched(part, W)
+        except InputError as error:
+            (folder / f"{name}{process}.txt").write_text(str(error))
 
 
 if __name__ == "__main__":
