@@ -42,6 +42,7 @@ def tag(value: T, name: str) -> T:
       Array([1.        , 0.5403023], dtype=float32)
     """
     where = location(sys._getframe(1))
+    _register_jet()
     if not isinstance(name, str) or not name:
         raise TagError(f'the name of the tag at {where} is {name!r}; expected a string that is not empty, as "z".')
     leaves, structure = tree_flatten_with_path(value)
@@ -81,6 +82,18 @@ def _batch(operands: PyTree, batch_axes: PyTree, *, axes: tuple[int, ...], **par
 
 def _transpose(result_bar: PyTree, *_: Any, **__: Any) -> Any:
     return [result_bar]
+
+
+def _jet(primals: PyTree, series: PyTree, **params: Any) -> Any:
+    (value,), (terms,) = primals, series
+    return tag_p.bind(value, **params), terms
+
+
+def _register_jet() -> None:
+    """Gives the tag a rule for `jax.experimental.jet`, where a program has imported that."""
+    jet = sys.modules.get("jax.experimental.jet")
+    if jet is not None and tag_p not in jet.jet_rules:
+        jet.jet_rules[tag_p] = _jet
 
 
 ad.primitive_jvps[tag_p] = _jvp

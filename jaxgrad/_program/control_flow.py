@@ -122,8 +122,10 @@ def _scan(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Pro
         return results[:n_carry], (results[n_carry:], found)
 
     start, xs = operands[n_constants : n_constants + n_carry], operands[n_constants + n_carry :]
-    settings = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
-    carry, (stacked, found) = lax.scan(step, list(start), (list(xs), probes), **settings)
+    # Where the arrays tell the length it is not given: it may be a symbol, which lax.scan takes from arrays only.
+    length = None if jax.tree.leaves((list(xs), probes)) else eqn.params["length"]
+    settings = {name: eqn.params[name] for name in ("reverse", "unroll")}
+    carry, (stacked, found) = lax.scan(step, list(start), (list(xs), probes), length=length, **settings)
     return [*carry, *stacked], found
 
 
@@ -281,7 +283,10 @@ def unsupported(eqn: Eqn, body: int, *, in_shard_map: bool) -> str | None:
     if name == "remat2" and eqn.params["differentiated"]:
         return "is inside a jax.checkpoint that is differentiated in here, and computed twice. Tag outside of it"
     if name == "shard_map" and not eqn.params["check_vma"]:
-        return "is inside a shard_map with check_vma=False, where sums over shards are unknown. Use check_vma=True"
+        return (
+            "is inside a shard_map with check_vma=False (jax.pmap is one too), where sums over shards are unknown. Use "
+            "jax.shard_map with check_vma=True"
+        )
     if in_shard_map and CONTROLS[name].branches:
         return f"is inside a {name} inside a shard_map, which is not supported. Tag outside of the {name}"
     return None

@@ -81,6 +81,10 @@ class Site:
         Where the program runs in a shard_map, they vary over its shards as the value does: a probe that is one for
         all shards would have the sum of their gradients.
         """
+        with jax.enable_x64(True):  # the program may have switched it on for itself
+            return self._zeros()
+
+    def _zeros(self) -> jax.Array:
         sharding = self.aval.sharding
         shape = self.lead + self.aval.shape
         if set(sharding.mesh.axis_types) != {AxisType.Explicit}:
@@ -110,6 +114,14 @@ class Site:
         """The stacked value or gradient, its leading axes in the order of what it stands in."""
         (order,) = self.layouts
         return jnp.moveaxis(array, order, range(len(order))) if order != tuple(range(len(order))) else array
+
+    def present_reached(self, reached: jax.Array) -> jax.Array:
+        """Was it reached, with the leading axes that `present` gives the value; `reached` has those of outer scans."""
+        lead, axes, ndim = self.lead, self.axes, self.aval.ndim
+        batched = tuple(self.aval.shape[d] if d in axes else 1 for d in range(ndim))
+        spread = jnp.expand_dims(reached, range(reached.ndim, len(lead) + ndim))
+        full = self.present(jnp.broadcast_to(spread, lead + batched))
+        return full.reshape(full.shape[: len(lead) + len(axes)])
 
     def raw(self, array: jax.Array) -> jax.Array:
         """What `present` was given."""

@@ -1,7 +1,7 @@
 """Which arguments are differentiated, and what the output has to be."""
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, SupportsIndex
 
 import jax
@@ -13,21 +13,36 @@ from jaxgrad._types import Leaf, PyTree
 
 
 def differentiable(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> list[int]:
-    """Which of the leaves of `args` are differentiated."""
+    """Which of the leaves of `args` are differentiated.
+
+    A Python number that an object holds (a module's rate of dropout, its number of heads) is a setting of that object
+    and stays what it is; one that is an argument, or stands in a dict, list or tuple, is a number to differentiate.
+    """
     chosen = _positions(argnums, len(args))
-    varied, i = [], 0
+    varied: list[int] = []
+    i = 0
     for j, arg in enumerate(args):
-        for leaf in jax.tree.leaves(arg):
-            if j in chosen and is_array(leaf):
+        before, dtypes = len(varied), set[str]()
+        for leaf, is_setting in _leaves(arg):
+            if j in chosen and not is_setting and is_array(leaf):
+                dtypes.add(str(jnp.result_type(leaf)))
                 if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                     varied.append(i)
-                elif argnums is not None:
-                    raise InputError(
-                        f"argument {j} has a leaf of dtype {jnp.result_type(leaf)}, which has no gradient; expected "
-                        "floating-point or complex. Leave the argument out of `argnums`, or cast it."
-                    )
             i += 1
+        if argnums is not None and j in chosen and dtypes and len(varied) == before:
+            raise InputError(
+                f"argument {j} has leaves of dtype {', '.join(sorted(dtypes))}, which have no gradient; expected "
+                "floating-point or complex ones among them. Leave the argument out of `argnums`, or cast it."
+            )
     return varied
+
+
+def _leaves(arg: PyTree) -> Iterator[tuple[Leaf, bool]]:
+    """Each leaf of an argument, and whether it is a Python number that an object holds."""
+    for outer in jax.tree.leaves(arg, is_leaf=lambda node: not isinstance(node, (Mapping, list, tuple))):
+        for leaf in jax.tree.leaves(outer):
+            is_number = isinstance(leaf, (bool, int, float, complex)) and not isinstance(leaf, np.generic)
+            yield leaf, is_number and leaf is not outer
 
 
 def _positions(argnums: int | Sequence[int] | None, n: int) -> set[int]:

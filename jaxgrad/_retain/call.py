@@ -50,7 +50,7 @@ class TracedCall(NamedTuple):
         return {site.name: site.present(by_site[i]) if i in by_site else None for i, site in enumerate(self.sites)}
 
     def reached(self, by_site: Mapping[int, Any]) -> dict[str, Any]:
-        return {site.name: by_site[i] for i, site in enumerate(self.sites) if site.in_branch}
+        return {site.name: site.present_reached(by_site[i]) for i, site in enumerate(self.sites) if site.in_branch}
 
     @property
     def notes(self) -> dict[str, str]:

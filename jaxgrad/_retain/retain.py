@@ -86,8 +86,8 @@ def retain_grads(
 
 
 def retain_vjp(
-    fun: Callable[..., Any], *primals: Any, names: str | Iterable[str] | None = None
-) -> tuple[Any, dict[str, Any], Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]]:
+    fun: Callable[..., Any], *primals: Any, has_aux: bool = False, names: str | Iterable[str] | None = None
+) -> tuple[Any, ...]:
     r"""Evaluates `fun`, with a pullback to its arguments and to each tagged intermediate.
 
     `jax.vjp` with tags: for an output of any shape, and several cotangents. With $y = f(a)$ and a cotangent
@@ -96,11 +96,13 @@ def retain_vjp(
     Args:
       fun: pure function of pytrees; returns a pytree of floating-point or complex arrays.
       *primals: its arguments.
+      has_aux: does `fun` return a pair of the output and auxiliary data?
       names: as for `retain_grads`.
 
     Returns:
       (output, values, pullback): the output; name -> intermediate, in program order; and a function of a cotangent
-      like the output to (arg_grads, grads), a tuple with an entry for each argument and name -> gradient.
+      like the output to (arg_grads, grads), a tuple with an entry for each argument and name -> gradient. With
+      `has_aux`, the auxiliary data is the fourth, as `jax.vjp` has it.
 
     Raises:
       TagError: as for `retain_grads`.
@@ -113,8 +115,9 @@ def retain_vjp(
       >>> print(values["y"], grads["y"].round(2), arg_grads[0].round(2))
       [0. 2.] [ 1.   -0.42] [ 2.   -0.83]
     """
-    retained = _retain(trace_call(fun, primals, {}, names=names, scalar=False))
-    return retained.output, retained.values, retained.pullback
+    retained = _retain(trace_call(fun, primals, {}, has_aux=has_aux, names=names, scalar=False))
+    found = retained.output, retained.values, retained.pullback
+    return (*found, retained.aux) if has_aux else found
 
 
 class _Retained(NamedTuple):

@@ -107,22 +107,19 @@ def agrees(point, value, grad, reached, opened):
             np.shape(value) == on.shape
             and close(np.where(on, value, 0), np.where(on, wanted, 0))
             and (grad is None or close(grad, np.sum(opened.grads[point.path], axis=unbatched)))
-            and (reached is None or covers(point, spread(point, reached, unbatched, on), on))
+            and (reached is None or covers(point, reached, on, len(point.loops) - len(unbatched)))
         )
         if matches:
             return True
     return False
 
 
-def covers(point, reached, visited):
+def covers(point, reached, visited, leading):
+    """Does `reached` have the value's leading axes, and is it true where the oracle went?"""
+    if np.shape(reached) != visited.shape[:leading]:
+        return False
+    reached = np.broadcast_to(np.expand_dims(reached, tuple(range(leading, visited.ndim))), visited.shape)
     return np.all(reached >= visited) if point.in_select else np.array_equal(reached, visited)
-
-
-def spread(point, reached, unbatched, like):
-    """Was the branch taken, for each entry of the value: `reached` has the axes of the outermost scans."""
-    kinds = [kind for i, (kind, _) in enumerate(point.loops) if i not in unbatched]
-    scans = [i for i, kind in enumerate(kinds) if kind == "scan"][: np.ndim(reached)]
-    return np.broadcast_to(np.expand_dims(reached, [i for i in range(like.ndim) if i not in scans]), like.shape)
 
 
 def retained(fun, args, names, transform=lambda fun: fun):

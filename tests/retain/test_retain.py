@@ -880,7 +880,7 @@ def test_has_aux_wants_a_pair():
 
 def test_bad_argnums_are_an_error():
     fun = retain_grads(lambda x, i: jnp.sum(tag(x * i, "h")), argnums=1)
-    with pytest.raises(InputError, match="argument 1 has a leaf of dtype int32, which has no gradient"):
+    with pytest.raises(InputError, match="argument 1 has leaves of dtype int32, which have no gradient"):
         fun(X, jnp.arange(3))
     with pytest.raises(InputError, match="`argnums` has 2, and the function was called with 2 positional arguments"):
         retain_grads(lambda x, i: jnp.sum(tag(x * i, "h")), argnums=2)(X, X)
