@@ -1,11 +1,15 @@
 """Record: the values and gradients that every route yields."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import jax
+import numpy as np
 from jax.tree_util import GetAttrKey
+
+from jaxgrad._types import Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,61 @@ class Record:
     reached: Mapping[str, Any] = field(default_factory=dict)
     aux: Any = None
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """A table of names, values and gradients, each array by its shape and extremes."""
+        rows = list(_rows(self))
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return "\n".join("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    def _repr_html_(self) -> str:
+        head, *rows = [[escape(cell) for cell in row] for row in _rows(self)]
+        lines = ["".join(f"<td><code>{cell}</code></td>" for cell in row) for row in rows]
+        heads = "".join(f"<th>{cell}</th>" for cell in head)
+        return f"<table><tr>{heads}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+_MOST_ROWS = 40
+
+
+def _rows(record: Record) -> Iterator[tuple[str, str, str]]:
+    """Name, value and gradient of each intermediate, argument and the output, as text."""
+    yield "Record", "value", "gradient"
+    for name in record.names[:_MOST_ROWS]:
+        grad = record.grads.get(name)
+        why = f"none: {record.notes[name]}" if name in record.notes else "none"
+        yield name, _brief(record.values.get(name)), why if grad is None else _brief(grad)
+    if len(record.names) > _MOST_ROWS:
+        yield f"... {len(record.names) - _MOST_ROWS} more", "", ""
+    leaves = [
+        (f"arg[{i}]{jax.tree_util.keystr(path)}", leaf)
+        for i, grad in enumerate(record.arg_grads)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(grad)[0]
+    ]
+    for name, leaf in leaves[:_MOST_ROWS]:
+        yield name, "", _brief(leaf)
+    if len(leaves) > _MOST_ROWS:
+        yield f"... {len(leaves) - _MOST_ROWS} more", "", ""
+    outputs = jax.tree.leaves(record.output)
+    yield "output", ", ".join(map(_brief, outputs[:3])) + ", ..." * (len(outputs) > 3), ""
+
+
+def _brief(value: Value) -> str:
+    """A number to six digits; an array by its dtype, shape and extremes."""
+    if value is None:
+        return "none"
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if dtype is None or shape is None:
+        return repr(value)[:40]
+    kind = f"{dtype}{list(shape)}"
+    if isinstance(value, jax.core.Tracer) or not jax.numpy.issubdtype(dtype, np.number) or not np.size(value):
+        return kind if shape or isinstance(value, jax.core.Tracer) else str(value)[:40]
+    array = np.asarray(value)
+    if array.dtype.kind == "V":  # bfloat16 and its kin
+        array = array.astype("float32")
+    if array.dtype.kind == "c":
+        return kind if shape else f"{complex(array):.6g}"
+    return f"{array[()]:.6g}" if not shape else f"{kind}, {array.min():.4g} to {array.max():.4g}"
 
 
 def _flatten(record: Record) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -114,6 +115,13 @@ class Comparison:
 
     def __str__(self) -> str:
         return "\n".join(_text(self.rows))
+
+    def __repr__(self) -> str:
+        wrong = sum(not row.ok for row in self.rows)
+        return f"Comparison({len(self.rows)} rows, {f'{wrong} differ' if wrong else 'all agree'})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 @runtime_checkable

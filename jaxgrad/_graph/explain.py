@@ -18,6 +18,20 @@ MOST_FACTORS = 12
 WIDTH = 80
 
 
+class Explanation(str):
+    """The chain rule as text, which a notebook sets as mathematics."""
+
+    latex: str
+
+    def __new__(cls, text: str, latex: str) -> "Explanation":
+        made = super().__new__(cls, text)
+        made.latex = latex
+        return made
+
+    def _repr_latex_(self) -> str:
+        return "$$\\begin{align*}\n" + self.latex + "\n\\end{align*}$$"
+
+
 class _Style(NamedTuple):
     """How a chain rule is written."""
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from html import escape
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -78,6 +79,11 @@ class Grade:
     def __str__(self) -> str:
         right = len(self.marks) - len(self.wrong)
         return "\n".join([*map(str, self.marks), f"{right} of {len(self.marks)} {self.what} are right."])
+
+    def _repr_html_(self) -> str:
+        items = "".join(f"<li>{'✓' if mark.ok else '✗'} {escape(str(mark))}</li>" for mark in self.marks)
+        right = len(self.marks) - len(self.wrong)
+        return f'<ul style="list-style: none">{items}</ul><p>{right} of {len(self.marks)} {self.what} are right.</p>'
 
     def __repr__(self) -> str:
         return f"Grade({len(self.marks) - len(self.wrong)} of {len(self.marks)} {self.what} right)"

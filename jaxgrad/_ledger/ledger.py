@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import tree_flatten
 
 from jaxgrad._errors import InputError
-from jaxgrad._graph.explain import explain
+from jaxgrad._graph.explain import Explanation, explain
 from jaxgrad._graph.grade import Answer, Asked, Grade, grade
 from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad._graph.summary import summary
@@ -66,7 +66,7 @@ class Ledger:
     def __str__(self) -> str:
         return self.text()
 
-    def explain(self, name: str, *, style: str = "unicode") -> str:
+    def explain(self, name: str, *, style: str = "unicode") -> Explanation:
         r"""The chain rule of one node's gradient, in symbols and in numbers.
 
         Every path to the output and their sum. Where a node feeds itself (a scan), or more than 8 paths lead to the
@@ -79,7 +79,7 @@ class Ledger:
           style: "unicode", "plain" (ASCII) or "latex" (what goes inside an `align*`).
 
         Returns:
-          Text of one or more lines.
+          Text of one or more lines; as the last value of a notebook's cell it is set as mathematics.
 
         Raises:
           InputError: there is no such node, or no such style.
@@ -94,7 +94,7 @@ class Ledger:
             k = exp(-z)                 ∂k/∂z = -exp(-z) = -1
             z = w0*x0 + w1*x1 + w2      ∂z/∂w1 = x1 = 2
         """
-        return explain(self.graph, name, style=style)
+        return Explanation(explain(self.graph, name, style=style), explain(self.graph, name, style="latex"))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Draws it into a file, in the format of its ending; whole or not at all.
@@ -112,9 +112,12 @@ class Ledger:
         save(self.graph, path)
 
     def _repr_html_(self) -> str:
-        from jaxgrad._graph.draw.svg import svg
+        from jaxgrad._graph.draw.svg import inline
 
-        return svg(self.graph)
+        return inline(self.graph)
+
+    def __repr__(self) -> str:
+        return f"Ledger({len(self.nodes)} nodes, {len(self.edges)} edges, output {self.output!r})"
 
     def grade(self, answers: Mapping[Asked, Answer], *, rtol: float | None = None, hint: bool = False) -> Grade:
         r"""Marks a learner's derivatives: local ones by their edge, gradients along every path by their node.
@@ -149,12 +152,17 @@ class Ledger:
         return grade(self.graph, answers, self.elsewhere, rtol=rtol, hint=hint)
 
 
-def ledger(fun: Callable[P, Any], names: str | Iterable[str] | None = None) -> Callable[P, Ledger]:
+def ledger(
+    fun: Callable[P, Any],
+    names: str | Iterable[str] | None = None,
+    *,
+    split: int | str | Iterable[str] | None = None,
+) -> Callable[P, Ledger]:
     r"""Transforms `fun` to return its ledger: values, gradients, and every local derivative between them.
 
-    Nodes are the arguments (a scalar has its parameter's name; an array of up to 16 elements is one node an
-    element, `w0, w1, ...` or `w[0,1]`; a larger one is one node), the tags, and the output, which has its tag's name
-    or "output". A function without tags gets one node for each operation of its jaxpr, named after it: `mul[0]`.
+    Nodes are the arguments (a scalar or an array has its parameter's name; where all vectors have 16 elements or
+    fewer together, each of those is a node, `w0, w1, ...`), the tags, and the output, which has its tag's name or
+    "output". A function without tags gets one node for each operation, named as NumPy names it: `mul[0]`, `matmul`.
     A tag in `scan` or `vmap` is one node of stacked values; it may have an edge to itself.
 
     The program is cut at its nodes: $G(a, v) = (t_1, \dots, t_m, y)$ computes every node from those before it, all
@@ -167,6 +175,8 @@ def ledger(fun: Callable[P, Any], names: str | Iterable[str] | None = None) -> C
     Args:
       fun: pure function of pytrees that returns a real scalar.
       names: names or globs of the tags that become nodes, None for all: as for `retain_grads`.
+      split: which arguments' elements are nodes of their own: those of these names (`"w"`, `"p['b']"`), or arrays of
+        up to so many elements (0 for none); None for vectors, where they are few in all.
 
     Returns:
       A function of the same arguments that returns a `Ledger`. Keyword arguments are passed on and are no nodes.
@@ -185,6 +195,7 @@ def ledger(fun: Callable[P, Any], names: str | Iterable[str] | None = None) -> C
       -0.25 -1.0 0.5
     """
     patterns = name_patterns(names)
+    apart = split if split is None or isinstance(split, int) else (split,) if isinstance(split, str) else tuple(split)
     plans: dict[Any, LedgerPlan] = {}
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
@@ -204,7 +215,7 @@ def ledger(fun: Callable[P, Any], names: str | Iterable[str] | None = None) -> C
         rest = [leaf for i, leaf in enumerate(leaves) if i not in set(varied)]
         key = (structure, tuple(varied), tuple(_type(leaves[i]) for i in varied), tuple(map(_constant, rest)))
         if key not in plans:
-            plans[key] = plan_ledger(fun, args, kwargs, varied, patterns)
+            plans[key] = plan_ledger(fun, args, kwargs, varied, patterns, apart)
         plan, varied_leaves = plans[key], [leaves[i] for i in varied]
         return Ledger(
             read_graph(plan, varied_leaves),

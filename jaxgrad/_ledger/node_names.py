@@ -1,7 +1,7 @@
 """What the nodes of a ledger are called, each name once."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from jaxgrad._errors import InputError
 from jaxgrad._types import Aval
 
-SPLIT = 16  # an argument of up to so many elements is one node an element
+FEW = 16  # vectors are one node an element where they have up to so many elements together
+Split = int | tuple[str, ...] | None  # arrays of up to so many elements, or those of these names; None for vectors
 
 
 class Origin(NamedTuple):
@@ -27,21 +29,35 @@ class Origin(NamedTuple):
 
 
 def argument_sources(
-    fun: Callable[..., Any], args: tuple[Any, ...], varied: list[int], taken: set[str]
+    fun: Callable[..., Any], args: tuple[Any, ...], varied: list[int], taken: set[str], split: Split
 ) -> list[Origin]:
     """The arguments' arrays, named after their parameters; each name is used once."""
     parameters = _parameters(fun, len(args))
     paths = [(parameters[path[0].idx] + keystr(path[1:]), leaf) for path, leaf in tree_flatten_with_path(args)[0]]
+    avals = {i: jax.ShapeDtypeStruct(np.shape(paths[i][1]), jnp.result_type(paths[i][1])) for i in varied}
+    apart = _split({paths[i][0]: aval for i, aval in avals.items()}, split)
     sources = []
-    for i in varied:
-        name, leaf = paths[i]
-        aval = jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf))
-        split = aval.shape and 0 < size_of(aval) <= SPLIT
-        elements = _elements(name, aval.shape, taken) if split else ()
+    for i, aval in avals.items():
+        name = paths[i][0]
+        elements = _elements(name, aval.shape, taken) if name in apart else ()
         name = free(name, taken, "argument")
         taken |= {name, *elements}
         sources.append(Origin(name, aval, elements))
     return sources
+
+
+def _split(avals: Mapping[str, Any], split: Split) -> set[str]:
+    """The names of the arguments whose elements are nodes of their own."""
+    arrays = {name: size_of(aval) for name, aval in avals.items() if aval.shape and size_of(aval)}
+    if isinstance(split, int):
+        return {name for name, size in arrays.items() if size <= split}
+    if split is not None:
+        unknown = [name for name in split if name not in arrays]
+        if unknown:
+            raise InputError(f"`split` names {unknown[0]!r}, which is no array. Arrays: {', '.join(arrays) or 'none'}.")
+        return set(split)
+    vectors = {name: size for name, size in arrays.items() if len(avals[name].shape) == 1}
+    return set(vectors) if sum(vectors.values()) <= FEW else set()
 
 
 def _parameters(fun: Callable[..., Any], n: int) -> list[str]:

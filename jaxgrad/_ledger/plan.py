@@ -12,7 +12,7 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from jaxgrad._graph.formula import Formula
 from jaxgrad._ledger.jacobians import JacobianSpec, dependence, derivatives
-from jaxgrad._ledger.node_names import Origin, argument_sources, free, size_of
+from jaxgrad._ledger.node_names import Origin, Split, argument_sources, free, size_of
 from jaxgrad._names.bound import Observer, observing
 from jaxgrad._program.find_sites import operations, output_site, tagged
 from jaxgrad._program.formula import formulas
@@ -151,6 +151,7 @@ def plan_ledger(
     kwargs: dict[str, Any],
     varied: list[int],
     patterns: tuple[str, ...] | None,
+    split: Split,
 ) -> LedgerPlan:
     leaves, structure = tree_flatten(args)
 
@@ -168,7 +169,7 @@ def plan_ledger(
     at = output_site(traced, sites)
     taken = {site.name for site in sites}
     output = sites[at].name if at is not None else free("output", taken, "result")
-    arguments = argument_sources(fun, args, varied, {*taken, output})
+    arguments = argument_sources(fun, args, varied, {*taken, output}, split)
     return LedgerPlan(traced, sites, by_operation, tuple(arguments), output, at, refusing(patterns))
 
 

@@ -55,6 +55,12 @@ class Browser:
         actions = [{"type": kind, "value": KEYS[key]} for key in keys for kind in ("keyDown", "keyUp")]
         self.call("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
+    def phone(self, width: int, height: int) -> None:
+        """Shows the page as on a screen of that size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+        body = {"cmd": "Emulation.setDeviceMetricsOverride", "params": size}
+        self.call("POST", "/goog/cdp/execute", body)
+
     def point_at(self, x: float, y: float) -> None:
         move = {"type": "pointerMove", "x": round(x), "y": round(y), "duration": 0}
         self.call("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [move]}]})

@@ -164,7 +164,7 @@ def test_an_edge_is_there_though_its_derivative_is_0_at_this_input():
     [
         (
             (jnp.ones((2, 2)), {"b": jnp.ones(1), "c": 1.0}),
-            ["a[0,0]", "a[0,1]", "a[1,0]", "a[1,1]", "p['b'][0]", "p['c']"],
+            ["a", "p['b'][0]", "p['c']"],
         ),
         ((jnp.ones((5, 5)), {"b": jnp.ones(17)}), ["a", "p['b']"]),
         ((1.0, {}), ["a"]),
@@ -175,6 +175,34 @@ def test_arguments_are_named_after_their_parameters(args, names):
         return tag(jnp.sum(a) + sum(jnp.sum(leaf) for leaf in jax.tree.leaves(p)), "y")
 
     assert list(of(fun, *args).nodes) == [*names, "y"]
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        (None, ["m", "v0", "v1", "y"]),
+        (0, ["m", "v", "y"]),
+        (4, ["m[0,0]", "m[0,1]", "m[1,0]", "m[1,1]", "v0", "v1", "y"]),
+        ("v", ["m", "v0", "v1", "y"]),
+        (["m"], ["m[0,0]", "m[0,1]", "m[1,0]", "m[1,1]", "v", "y"]),
+    ],
+)
+def test_split_says_whose_elements_are_nodes(split, names):
+    found = of(lambda m, v: tag(jnp.sum(m @ v), "y"), jnp.ones((2, 2)), jnp.ones(2), split=split)
+    assert list(found.nodes) == names
+
+
+def test_the_elements_of_vectors_are_nodes_where_they_are_few_in_all():
+    def fun(a, b):
+        return tag(jnp.sum(a) + jnp.sum(b), "y")
+
+    assert len(of(fun, jnp.ones(8), jnp.ones(8)).nodes) == 17
+    assert list(of(fun, jnp.ones(8), jnp.ones(9)).nodes) == ["a", "b", "y"]
+
+
+def test_split_of_a_name_that_is_no_array_is_refused():
+    with pytest.raises(InputError, match=r"`split` names 'w', which is no array. Arrays: v."):
+        ledger(lambda v, c: tag(jnp.sum(v) * c, "y"), split="w")(jnp.ones(2), 1.0)
 
 
 def test_no_two_nodes_share_a_name():
@@ -386,7 +414,7 @@ def test_nothing_is_compiled_again_at_other_numbers(caplog):
     read(jnp.zeros(2), W)  # local derivatives of 0 are looked at again
     with jax.log_compiles():
         read(X, W)
-        read(jnp.array([0.0, 3.0]), W).elsewhere()
+        read(jnp.array([0.0, 3.0]), W).elsewhere(1.0)
     assert "Finished XLA compilation" not in caplog.text
     with jax.log_compiles():
         read(jnp.zeros(1), jnp.zeros(2))

@@ -16,7 +16,7 @@ def html(graph: Graph) -> str:
     """The graph as one page that needs nothing else: step through it, point at an arrow to see its factor."""
     placed = layout(graph)
     data = {
-        "whole": f"Every value and gradient of {graph.output}. Press Next to go through them one by one.",
+        "whole": f"Nothing is computed yet. Next steps through the values up to {graph.output}, then back.",
         "boxes": [
             {"name": box.name, "forward": _forward(graph, box), "backward": _backward(graph, box)}
             for box in placed.boxes
@@ -36,9 +36,9 @@ def html(graph: Graph) -> str:
 def _forward(graph: Graph, box: Box) -> str:
     if box.folded:
         return _list(box, [f"{name} = {number(graph.nodes[name].value)}" for name in box.folded])
-    sources = ", ".join(edge.source for edge in graph.into[box.name])
     formula = graph.nodes[box.name].formula
     value = f"{definition(graph.nodes[box.name])} = {number(graph.nodes[box.name].value)}" if formula else box.value
+    sources = ", ".join(edge.source for edge in graph.into[box.name])
     return value + (f"\ncomputed from {sources}" if sources else "\nan argument" * (box.kind == "argument"))
 
 
@@ -49,8 +49,13 @@ def _backward(graph: Graph, box: Box) -> str:
 
 
 def _list(box: Box, texts: list[str]) -> str:
-    """All that is in a folded box; the page scrolls."""
+    """What is in a folded box: all of it for steps of the program, for arguments the first and the last."""
+    if box.kind == "argument" and len(texts) > 2 * _ENDS:
+        texts = [*texts[:_ENDS], f"... ({len(texts) - 2 * _ENDS} more)", *texts[-_ENDS:]]
     return f"{box.value}\n" + ", ".join(texts)
+
+
+_ENDS = 3
 
 
 def _arrow_words(graph: Graph, arrow: Arrow) -> str:

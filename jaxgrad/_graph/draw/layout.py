@@ -4,19 +4,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+
+import numpy as np
 
 from jaxgrad._graph.draw.fold import Group, fold
 from jaxgrad._graph.draw.layers import across, layers, order, with_dummies
 from jaxgrad._graph.graph import Edge, Graph, Node
-from jaxgrad._graph.numbers import number
+from jaxgrad._graph.numbers import factor, number
+from jaxgrad._types import Value
 
 _FONT, LINE, _PAD, _MARGIN = 13, 19, 10, 24.0
 _CHAR = 0.61 * _FONT  # a monospaced character is so wide
 LABEL_CHAR = 0.61 * 11
+_WIDEST = 1100.0  # a picture that would be longer leads down, not to the right
+_HEAD = 6.0  # the head of an arrow ends so far before its box
+_MOST_LABEL, _MOST_NUMBER = 22, 24  # characters of a local derivative, and of a number in a box
 Point = tuple[float, float]
 Ends = tuple[str, str]
-_Label = tuple[float, float, float]  # centre and width
+_Rect = tuple[float, float, float, float]  # centre, width and height
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def layout(graph: Graph) -> Layout:
         ends = home[edge.source], home[edge.target]
         if ends[0] != ends[1] or edge.source == edge.target:
             edges.setdefault(ends, []).append(edge)
-    return _placed(boxes, edges)
+    return _placed(graph, boxes, edges)
 
 
 def _box(graph: Graph, group: Group) -> Box:
@@ -111,130 +116,246 @@ def _box(graph: Graph, group: Group) -> Box:
 
 
 def _equal(name: str, value: object) -> str:
-    return f"{_short(name, 18)} = {number(value)}"
+    return f"{_short(name, 18)} = {_brief(value)}"
+
+
+def _brief(value: Value) -> str:
+    """A number, or an array's elements where they are short; else its shape and extremes."""
+    text = number(value)
+    if len(text) <= _MOST_NUMBER or np.iscomplexobj(value) or not np.size(value):
+        return text
+    shape = "x".join(map(str, np.shape(value))) if np.ndim(value) > 1 else f"{np.size(value)} values"
+    return f"({shape}, {number(np.min(value))} to {number(np.max(value))})"
 
 
 def _gradient(graph: Graph, node: Node) -> str:
     if node.grad is None:
         return "no gradient"
-    return f"d{_short(graph.output, 10)}/d{_short(node.name, 14)} = {number(node.grad)}"
+    return f"d{_short(graph.output, 10)}/d{_short(node.name, 14)} = {_brief(node.grad)}"
 
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def _label(edges: Sequence[Edge]) -> str:
+def _label(graph: Graph, edges: Sequence[Edge]) -> str:
+    """What is written on an arrow: its local derivative, or its shape where that is long."""
     if len(edges) > 1:
         return f"{len(edges)} edges"
-    return number(edges[0].local) if edges[0].local is not None else "not kept"
+    local = edges[0].local
+    text = factor(local, np.ndim(graph.nodes[edges[0].source].value))
+    shape = np.shape(local)
+    short = "x".join(map(str, shape)) if len(shape) > 1 else f"{np.size(local)} values"
+    return text if len(text) <= _MOST_LABEL else short
 
 
-class _Grid(NamedTuple):
-    """Where the centre of every box stands, and of the dummies on the way of long arrows.
+@dataclass(frozen=True)
+class _Grid:
+    """Where every box stands, and the channels between layers, in which arrows turn and labels stand.
 
     Attributes:
       downward: do the arrows lead down, not to the right?
-      chains: each arrow as boxes in successive layers.
-      along, across: coordinates in the direction of the arrows, and across it.
-      deep, wide: sizes of the boxes in those directions; 0 for dummies.
+      chains: each arrow as boxes in successive layers, with dummies on the way of long ones.
+      layer: of each box and dummy.
+      across: its coordinate across the arrows' direction.
+      deep, wide: its sizes along that direction and across it; 0 deep for dummies.
+      starts, ends: of each layer, along.
       length, breadth: of the page.
     """
 
     downward: bool
     chains: Mapping[Ends, Sequence[str]]
-    along: Mapping[str, float]
+    layer: Mapping[str, int]
     across: Mapping[str, float]
     deep: Mapping[str, float]
+    wide: Mapping[str, float]
+    starts: Sequence[float]
+    ends: Sequence[float]
     length: float
     breadth: float
 
-    def point(self, name: str, offset: float = 0.0) -> Point:
-        along, across = self.along[name] + offset, self.across[name]
+    def xy(self, along: float, across: float) -> Point:
         return (across, along) if self.downward else (along, across)
 
-    def curve(self, ends: Ends) -> list[Point]:
-        """The points that an arrow goes through, from the edge of a box to the edge of another."""
-        first, *inner, last = self.chains[ends]
-        start, end = self.point(first, self.deep[first] / 2), self.point(last, -self.deep[last] / 2 - 5)
-        return [start, *map(self.point, inner), end]
+    def centre(self, name: str) -> Point:
+        i = self.layer[name]
+        return self.xy((self.starts[i] + self.ends[i]) / 2, self.across[name])
+
+    def steps(self, ends: Ends, ports: Mapping[tuple[Ends, int], float]) -> list[tuple[Point, Point]]:
+        """The pieces of an arrow in the channels between layers, each from its first point to its last."""
+        chain = self.chains[ends]
+        places = [self.across[name] for name in chain]
+        places[0] += ports[ends, 0]
+        places[-1] += ports[ends, 1]
+        pieces = []
+        for (a, x), (b, y) in pairwise(zip(chain, places, strict=True)):
+            forward = self.layer[b] > self.layer[a]
+            start = self.ends[self.layer[a]] if forward else self.starts[self.layer[a]]
+            stop = self.starts[self.layer[b]] - _HEAD if forward else self.ends[self.layer[b]] + _HEAD
+            pieces.append((self.xy(start, x), self.xy(stop, y)))
+        return pieces
+
+    def curve(self, ends: Ends, ports: Mapping[tuple[Ends, int], float]) -> tuple[Point, ...]:
+        """Cubic curves from the edge of a box to the edge of another: they turn in the channels, else are straight."""
+        pieces = self.steps(ends, ports)
+        first, last = self._edge(ends, 0, pieces[0][0]), self._edge(ends, -1, pieces[-1][1])
+        points = [first]
+        for start, stop in pieces:
+            points += _straight(points[-1], start) + self._turn(start, stop)
+        return tuple(points + _straight(points[-1], last))
+
+    def _edge(self, ends: Ends, i: int, towards: Point) -> Point:
+        """Where an arrow leaves or meets a box, opposite of where it enters or leaves its layer; heads end before."""
+        name = ends[i]
+        at, across = (towards[1], towards[0]) if self.downward else towards
+        middle = (self.starts[self.layer[name]] + self.ends[self.layer[name]]) / 2
+        side = 1 if at > middle else -1
+        return self.xy(middle + side * (self.deep[name] / 2 + (_HEAD - 1 if i else 0)), across)
+
+    def _turn(self, start: Point, stop: Point) -> list[Point]:
+        (x0, y0), (x1, y1) = start, stop
+        if self.downward:
+            return [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), stop]
+        return [((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1), stop]
 
 
-def _grid(boxes: Mapping[str, Box], labels: Mapping[Ends, str]) -> _Grid:
+def _straight(a: Point, b: Point) -> list[Point]:
+    """A straight line as a cubic curve."""
+    (x0, y0), (x1, y1) = a, b
+    return [((2 * x0 + x1) / 3, (2 * y0 + y1) / 3), ((x0 + 2 * x1) / 3, (y0 + 2 * y1) / 3), b]
+
+
+def _placed(graph: Graph, boxes: Mapping[str, Box], edges: Mapping[Ends, Sequence[Edge]]) -> Layout:
+    labels = {ends: _label(graph, several) for ends, several in edges.items()}
     layer = layers(list(boxes), [ends for ends in labels if ends[0] != ends[1]])
-    downward = max(layer.values(), default=0) > 6
     chains, rows = with_dummies(layer, labels)
     order(rows, chains)
-    names = [name for row in rows for name in row]
-    sizes = {name: (box.width, box.height) for name, box in boxes.items()}
-    deep = {name: sizes[name][downward] if name in boxes else 0.0 for name in names}
-    wide = {name: sizes[name][not downward] if name in boxes else 24.0 for name in names}
-    place = across(rows, chains, wide.__getitem__, gap=26.0 if downward else 20.0)
-    room = 62.0 if downward else 44.0 + LABEL_CHAR * max([4, *(min(len(label), 24) for label in labels.values())])
-    at, along = _MARGIN, dict[str, float]()
-    for row in rows:
-        most = max(deep[name] for name in row)
-        along |= dict.fromkeys(row, at + most / 2)
-        at += most + room
-    low = min(place[name] - wide[name] / 2 for name in place) - _MARGIN
-    high = max(place[name] + wide[name] / 2 for name in place) + _MARGIN
-    loops = 40.0 if any(a == b for a, b in labels) else 0.0
-    place = {name: where - low + loops for name, where in place.items()}
-    return _Grid(downward, chains, along, place, deep, at - room + _MARGIN, high - low + loops)
-
-
-def _placed(boxes: Mapping[str, Box], edges: Mapping[Ends, Sequence[Edge]]) -> Layout:
-    labels = {ends: _label(several) for ends, several in edges.items()}
-    grid = _grid(boxes, labels)
-    at = {name: grid.point(name) for name in boxes}
+    grid = _grid(boxes, labels, chains, rows, downward=False)
+    if grid.length > _WIDEST and len(rows) > 3:
+        grid = _grid(boxes, labels, chains, rows, downward=True)
+    at = {name: grid.centre(name) for name in boxes}
     placed = {name: replace(box, x=at[name][0], y=at[name][1]) for name, box in boxes.items()}
-    out_of, into = Counter(a for a, _ in labels), Counter(b for _, b in labels)
-    arrows: list[Arrow] = []
-    beside: list[_Label] = []
+    ports = _ports(grid)
+    stand = _stand(grid, labels, ports, list(placed.values()))
+    arrows = []
     for ends, label in labels.items():
         stands_for = tuple((edge.source, edge.target) for edge in edges[ends])
         if ends[0] == ends[1]:
-            arrows.append(_loop(placed[ends[0]], label, stands_for))
-            continue
-        points, late = grid.curve(ends), out_of[ends[0]] > into[ends[1]]
-        label_at = _beside(points, grid.downward, late, label, beside)
-        arrows.append(Arrow(*ends, label, stands_for, _curve(points, grid.downward), label_at))
-    loop_room = max([0.0, *(len(label) * LABEL_CHAR for (a, b), label in labels.items() if a == b)])
-    size = (grid.breadth + loop_room, grid.length) if grid.downward else (grid.length, grid.breadth)
+            arrows.append(_loop(placed[ends[0]], label, stands_for, grid.downward))
+        else:
+            arrows.append(Arrow(*ends, label, stands_for, grid.curve(ends, ports), stand[ends]))
+    size = (grid.breadth, grid.length) if grid.downward else (grid.length, grid.breadth)
     return Layout(tuple(placed.values()), tuple(arrows), *size, grid.downward)
 
 
-def _curve(points: Sequence[Point], downward: bool) -> tuple[Point, ...]:
-    """Cubic curves through points, each leaving and arriving in the direction of the layers."""
-    found = [points[0]]
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if downward:
-            found += [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1)]
-        else:
-            found += [((x0 + x1) / 2, y0), ((x0 + x1) / 2, y1), (x1, y1)]
-    return tuple(found)
+def _grid(
+    boxes: Mapping[str, Box], labels: Mapping[Ends, str], chains: Mapping[Ends, Sequence[str]], rows: list[list[str]],
+    *, downward: bool,
+) -> _Grid:  # fmt: skip
+    names = [name for row in rows for name in row]
+    looped = {a: _loop_room(label, downward) for (a, b), label in labels.items() if a == b}
+    sizes = {name: (box.width, box.height) for name, box in boxes.items()}
+    deep = {name: sizes[name][downward] if name in boxes else 0.0 for name in names}
+    wide = {name: sizes[name][not downward] if name in boxes else 16.0 for name in names}
+    taken = {name: wide[name] + 2 * looped.get(name, 0.0) for name in names}
+    place = across(rows, chains, taken.__getitem__, gap=26.0 if downward else 20.0)
+    layer = {name: i for i, row in enumerate(rows) for name in row}
+    starts, ends, at = [], [], _MARGIN
+    for i, row in enumerate(rows):
+        starts.append(at)
+        ends.append(at + max(deep[name] for name in row))
+        passing = [label for chain_ends, label in labels.items() if _passes(chains[chain_ends], layer, i)]
+        at = ends[-1] + _room(passing, downward)
+    low = min(place[name] - taken[name] / 2 for name in place) - _MARGIN
+    high = max(place[name] + taken[name] / 2 for name in place) + _MARGIN
+    place = {name: where - low for name, where in place.items()}
+    return _Grid(downward, chains, layer, place, deep, wide, starts, ends, ends[-1] + _MARGIN, high - low)
 
 
-def _beside(points: Sequence[Point], downward: bool, late: bool, label: str, others: list[_Label]) -> Point:
-    """Where an arrow's label stands: nearer to its source, or to its target if fewer arrows meet there (`late`).
-
-    It moves along the arrow where another label is in its way, and joins the `others`.
-    """
-    (x0, y0), (x1, y1) = points[-2:] if late else points[:2]
-    places, width = [], len(label) * LABEL_CHAR + 4
-    for t in (0.6, 0.45, 0.75, 0.85) if late else (0.36, 0.5, 0.22, 0.65):
-        along, across = 1.5 * t * (1 - t) + t**3, 3 * t**2 - 2 * t**3
-        if not downward:
-            along, across = across, along
-        places.append((x0 + (x1 - x0) * across, y0 + (y1 - y0) * along))
-    free = (p for p in places if all(abs(p[0] - x) > (width + w) / 2 or abs(p[1] - y) > 14 for x, y, w in others))
-    x, y = next(free, places[0])
-    others.append((x, y, width))
-    return x, y
+def _passes(chain: Sequence[str], layer: Mapping[str, int], i: int) -> bool:
+    """Does an arrow pass the channel after a layer?"""
+    return any({layer[a], layer[b]} == {i, i + 1} for a, b in pairwise(chain))
 
 
-def _loop(box: Box, label: str, edges: tuple[tuple[str, str], ...]) -> Arrow:
-    """An arrow from a box to itself, above its upper right corner."""
+def _room(labels: Sequence[str], downward: bool) -> float:
+    """How long the channel after a layer is, so that its labels find a place."""
+    longest = LABEL_CHAR * max([4, *map(len, labels)])
+    return 46.0 + 15.0 * min(len(labels), 8) ** 0.5 if downward else 44.0 + longest
+
+
+def _ports(grid: _Grid) -> dict[tuple[Ends, int], float]:
+    """How far from a box's middle each arrow starts and ends: they spread along its edge in the order of the others."""
+    meeting: dict[tuple[str, bool, int], list[tuple[float, Ends, int]]] = {}
+    for ends, chain in grid.chains.items():
+        if ends[0] == ends[1]:
+            continue
+        for i, (here, there) in enumerate(((chain[0], chain[1]), (chain[-1], chain[-2]))):
+            side = grid.layer[there] > grid.layer[here]
+            meeting.setdefault((here, side, 0), []).append((grid.across[there], ends, i))
+    ports = {}
+    for (name, *_), arrows in meeting.items():
+        space = max(0.0, grid.wide[name] - 20.0)
+        step = min(14.0, space / max(1, len(arrows) - 1))
+        for k, (_, ends, i) in enumerate(sorted(arrows)):
+            ports[ends, i] = step * (k - (len(arrows) - 1) / 2)
+    return ports
+
+
+def _stand(
+    grid: _Grid, labels: Mapping[Ends, str], ports: Mapping[tuple[Ends, int], float], boxes: Sequence[Box]
+) -> dict[Ends, Point]:
+    """Where each arrow's label stands: on the arrow, in a channel, on no box and no other label."""
+    taken: list[_Rect] = [(box.x, box.y, box.width, box.height) for box in boxes]
+    for box in boxes:
+        if (box.name, box.name) in labels:
+            x, y = _loop(box, labels[box.name, box.name], (), grid.downward).at
+            taken.append((x, y, len(labels[box.name, box.name]) * LABEL_CHAR + 4, 14))
+    out_of, into = Counter(a for a, _ in labels), Counter(b for _, b in labels)
+    found: dict[Ends, Point] = {}
+    # The longest first: a short one finds a place between long ones, not the other way round.
+    for ends, label in sorted(labels.items(), key=lambda item: -len(item[1])):
+        if ends[0] == ends[1]:
+            continue
+        late = out_of[ends[0]] > into[ends[1]]
+        width = len(label) * LABEL_CHAR + 4
+        places = _places(grid, grid.steps(ends, ports), late, width)
+        free = (p for p in places if not any(_overlap(p, width, other) for other in taken))
+        x, y = found[ends] = next(free, places[0])
+        taken.append((x, y, width, 14))
+    return found
+
+
+def _places(grid: _Grid, pieces: Sequence[tuple[Point, Point]], late: bool, width: float) -> list[Point]:
+    """Points on an arrow for its label, the best first: nearer to its source, or to its target where `late`."""
+    near = [0.36, 0.45, 0.28, 0.54, 0.2, 0.62, 0.7, 0.14, 0.78, 0.86]
+    found = []
+    for (x0, y0), (x1, y1) in reversed(pieces) if late else pieces:
+        for t in [1 - t for t in near] if late else near:
+            along, across = 1.5 * t * (1 - t) + t**3, 3 * t**2 - 2 * t**3
+            if grid.downward:
+                found.append((x0 + (x1 - x0) * across, y0 + (y1 - y0) * along))
+                continue
+            least, most = sorted((x0, x1))
+            x = x0 + (x1 - x0) * along
+            found.append((min(max(x, least + width / 2), max(most - width / 2 - 8, least)), y0 + (y1 - y0) * across))
+    return found
+
+
+def _overlap(at: Point, width: float, other: _Rect) -> bool:
+    x, y, w, h = other
+    return abs(at[0] - x) < (width + w) / 2 and abs(at[1] - y) < (14 + h) / 2
+
+
+def _loop_room(label: str, downward: bool) -> float:
+    """How much room beside its box an arrow to itself takes."""
+    return 44.0 + len(label) * LABEL_CHAR if downward else 48.0
+
+
+def _loop(box: Box, label: str, edges: tuple[Ends, ...], downward: bool) -> Arrow:
+    """An arrow from a box to itself, on a side that no other arrow meets."""
     right, top = box.x + box.width / 2, box.y - box.height / 2
-    points = ((right - 14, top), (right - 14, top - 34), (right - 64, top - 34), (right - 64, top - 5))
-    return Arrow(box.name, box.name, label, edges, points, (right - 39, top - 28))
+    if downward:
+        points = ((right, box.y + 8), (right + 38, box.y + 8), (right + 38, box.y - 8), (right + 5, box.y - 8))
+        return Arrow(box.name, box.name, label, edges, points, (right + 36 + len(label) * LABEL_CHAR / 2, box.y))
+    points = ((box.x + 22, top), (box.x + 22, top - 32), (box.x - 22, top - 32), (box.x - 22, top - 5))
+    return Arrow(box.name, box.name, label, edges, points, (box.x, top - 32))

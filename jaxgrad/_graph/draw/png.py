@@ -32,7 +32,7 @@ def png(graph: Graph) -> bytes:
     for arrow in placed.arrows:
         _arrow(axes, arrow)
     for box in placed.boxes:
-        _box(axes, box, is_output=box.name == graph.output)
+        _box(axes, box, is_output=graph.output in (box.folded or (box.name,)))
     for arrow in placed.arrows:
         halo = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.9}
         _text(axes, *arrow.at, arrow.label, size=10, bbox=halo)

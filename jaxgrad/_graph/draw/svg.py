@@ -25,6 +25,16 @@ _STYLE = """
 .graph .behind { fill: var(--bg); opacity: .92; pointer-events: none; }
 """
 
+# JupyterLab, Notebook and VS Code tell a cell's output their colours; anywhere else it is the page's own.
+_NOTEBOOK = (
+    ".graph { --bg: var(--jp-layout-color0, var(--vscode-editor-background, Canvas));\n"
+    "  --fg: var(--jp-content-font-color1, var(--vscode-editor-foreground, CanvasText));\n"
+    "  --soft: var(--jp-content-font-color2, var(--vscode-descriptionForeground, currentColor));\n"
+    "  --accent: var(--jp-content-link-color, var(--vscode-textLink-foreground, LinkText));\n"
+    "  --fill: var(--jp-layout-color2, var(--vscode-editorWidget-background, Canvas)); max-width: none; }\n"
+    + _STYLE[_STYLE.index(".graph text") :]
+)
+
 
 def svg(graph: Graph) -> str:
     """The graph as SVG, in light or dark as its viewer is; each arrow carries its local derivative.
@@ -34,13 +44,26 @@ def svg(graph: Graph) -> str:
     return svg_of(layout(graph), graph)
 
 
+def inline(graph: Graph) -> str:
+    """The graph as SVG to stand in a notebook: in the notebook's theme, which need not be the system's."""
+    return (
+        svg(graph)
+        .replace(_STYLE, _NOTEBOOK, 1)
+        .replace('id="head"', f'id="{_HEAD_ID}"', 1)
+        .replace("url(#head)", f"url(#{_HEAD_ID})")
+    )
+
+
+_HEAD_ID = "jaxgrad-head"
+
+
 def svg_of(placed: Layout, graph: Graph) -> str:
     width, height = round(placed.width), round(placed.height)
     arrows = "\n".join(_svg_arrow(i, arrow) for i, arrow in enumerate(placed.arrows))
     labels = "\n".join(_svg_label(i, arrow) for i, arrow in enumerate(placed.arrows))
-    boxes = "\n".join(_svg_box(box, is_output=box.name == graph.output) for box in placed.boxes)
+    boxes = "\n".join(_svg_box(box, is_output=graph.output in (box.folded or (box.name,))) for box in placed.boxes)
     return f"""<svg xmlns="http://www.w3.org/2000/svg" class="graph" width="{width}" height="{height}" \
-viewBox="0 0 {width} {height}" role="img" aria-label="{attribute(title_of(graph))}">
+viewBox="0 0 {width} {height}" role="group" aria-label="{attribute(title_of(graph))}">
 <style>{_STYLE}</style>
 <defs><marker id="head" viewBox="0 0 10 10" refX="5" refY="5" markerWidth="9" markerHeight="9" \
 markerUnits="userSpaceOnUse" orient="auto"><path class="head" d="M0 0 L10 5 L0 10 z"/></marker></defs>

@@ -5,32 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from jaxgrad._graph.graph import Edge, Graph
-from jaxgrad._graph.numbers import factor, number, printable
+from jaxgrad._graph.draw.layout import layout
+from jaxgrad._graph.graph import Graph
+from jaxgrad._graph.numbers import printable
 
 
 def dot(graph: Graph) -> str:
-    """The graph as Graphviz DOT, every node and edge of it."""
-    ids = {name: f"n{i}" for i, name in enumerate(graph.nodes)}
+    """The graph as Graphviz DOT; of more than 40 nodes, those that repeat are one."""
+    placed = layout(graph)
+    ids = {box.name: f"n{i}" for i, box in enumerate(placed.boxes)}
     lines = [
         "digraph {",
-        "  rankdir=LR;",
+        f"  rankdir={'TB' if placed.downward else 'LR'};",
         '  node [shape=box, fontname="monospace"];',
         '  edge [fontname="monospace"];',
     ]
-    for name, node in graph.nodes.items():
-        grad = "no gradient" if node.grad is None else f"d{graph.output}/d{name} = {number(node.grad)}"
-        style = ", style=rounded" if node.kind == "argument" else ", penwidth=2" if name == graph.output else ""
-        lines.append(f'  {ids[name]} [label="{_quoted(f"{name} = {number(node.value)}")}\\n{_quoted(grad)}"{style}];')
-    lines += [
-        f'  {ids[edge.source]} -> {ids[edge.target]} [label="{_quoted(_factor(graph, edge))}"];'
-        for edge in graph.edges.values()
-    ]
+    for box in placed.boxes:
+        looks = ["rounded"] * (box.kind == "argument") + ["dashed"] * bool(box.folded)
+        style = f', style="{",".join(looks)}"' if looks else ""
+        style += ", penwidth=2" if graph.output in (box.folded or (box.name,)) else ""
+        label = "\\n".join(_quoted(text) for _, text, _ in box.lines)
+        lines.append(f'  {ids[box.name]} [label="{label}"{style}];')
+    lines += [f'  {ids[a.source]} -> {ids[a.target]} [label="{_quoted(a.label)}"];' for a in placed.arrows]
     return "\n".join([*lines, "}", ""])
-
-
-def _factor(graph: Graph, edge: Edge) -> str:
-    return factor(edge.local, np.ndim(graph.nodes[edge.source].value))
 
 
 def _quoted(text: str) -> str:
@@ -38,17 +35,14 @@ def _quoted(text: str) -> str:
 
 
 def mermaid(graph: Graph) -> str:
-    """The graph as a Mermaid flowchart, every node and edge of it."""
-    ids = {name: f"n{i}" for i, name in enumerate(graph.nodes)}
-    lines = ["flowchart LR"]
-    for name, node in graph.nodes.items():
-        grad = "no gradient" if node.grad is None else f"d{graph.output}/d{name} = {number(node.grad)}"
-        text = f"{_entities(f'{name} = {number(node.value)}')}<br/>{_entities(grad)}"
-        lines.append(f'  {ids[name]}(["{text}"])' if node.kind == "argument" else f'  {ids[name]}["{text}"]')
-    lines += [
-        f'  {ids[edge.source]} -->|"{_entities(_factor(graph, edge))}"| {ids[edge.target]}'
-        for edge in graph.edges.values()
-    ]
+    """The graph as a Mermaid flowchart; of more than 40 nodes, those that repeat are one."""
+    placed = layout(graph)
+    ids = {box.name: f"n{i}" for i, box in enumerate(placed.boxes)}
+    lines = [f"flowchart {'TB' if placed.downward else 'LR'}"]
+    for box in placed.boxes:
+        text = "<br/>".join(_entities(text) for _, text, _ in box.lines)
+        lines.append(f'  {ids[box.name]}(["{text}"])' if box.kind == "argument" else f'  {ids[box.name]}["{text}"]')
+    lines += [f'  {ids[a.source]} -->|"{_entities(a.label)}"| {ids[a.target]}' for a in placed.arrows]
     return "\n".join([*lines, ""])
 
 
