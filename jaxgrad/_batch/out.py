@@ -55,11 +55,10 @@ def check_written(leaves: Sequence[Leaf], rows: Rows) -> None:
 
 
 def _check_kind(leaves: Sequence[Leaf], kind: type[Any]) -> None:
-    for leaf in leaves:
-        if not isinstance(leaf, kind):
+    for found in set(map(type, leaves)):
+        if not issubclass(found, kind):
             raise InputError(
-                f"out holds a {type(leaf).__name__}; expected the arrays of the last result, or NumPy arrays, and not "
-                "both."
+                f"out holds a {found.__name__}; expected the arrays of the last result, or NumPy arrays, and not both."
             )
 
 

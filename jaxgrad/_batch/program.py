@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxgrad._batch.out import check_structure
+from jaxgrad._batch.packed import Packed, pack
 from jaxgrad._batch.rows import Rows, read
 from jaxgrad._types import PyTree
 
@@ -39,6 +40,10 @@ class Program:
           InputError: `out` is not what a result of these arguments is.
         """
         return self._run(out, args)
+
+    def packed(self, *args: Any) -> Packed:
+        """The same, in one array."""
+        return pack(self._run(None, args))
 
     def _run(self, out: PyTree, args: tuple[Any, ...]) -> PyTree:
         rows = read(args, self._in_axes)

@@ -612,3 +612,29 @@ def test_a_batch_lowers_for_every_platform(platform):
     for batched in (batch(neuron.backprop, (0, None)), batch(neuron.backprop, (0, None), batch_size=100)):
         exported = jax.export.export(jax.jit(batched), platforms=[platform])(*args)
         assert exported.platforms == (platform,)
+
+
+@pytest.mark.parametrize("count", [0, 1, 700])
+def test_packed_results_are_the_same_results(count):
+    def fun(x, w):
+        return retain_grads(neuron.forward)(x, w), (x > 0, jnp.float32(2)), x.astype(jnp.bfloat16), {}
+
+    x = rows(count)
+    got = batch(fun, (0, None), packed=True)(x, W)
+    assert {type(leaf) for leaf in jax.tree.leaves(got)} == {np.ndarray}
+    same(got, jax.jit(jax.vmap(fun, (0, None)))(x, W))
+
+
+def test_packed_results_can_be_traced_and_streamed_and_pickled():
+    x = rows(5)
+    batched = pickle.loads(pickle.dumps(batch(neuron.sigmoid, packed=True)))
+    np.testing.assert_array_equal(jax.jit(batched)(x), batched(x))
+    np.testing.assert_allclose(jax.grad(lambda x: batched(x).sum())(x), batched(x) * (1 - batched(x)), rtol=1e-5)
+    np.testing.assert_array_equal(np.stack(list(batched.stream([(x,)] * 3))), np.stack([batched(x)] * 3))
+
+
+def test_packed_results_for_an_out_or_a_mesh_are_an_error():
+    with pytest.raises(InputError, match="packed results are views of one array, and there is an out"):
+        batch(jnp.exp, packed=True)(np.zeros(3, np.float32), out=np.zeros(3, np.float32))
+    with pytest.raises(InputError, match="packed results are one process's, for few rows, and there is a mesh"):
+        batch(jnp.exp, packed=True, mesh=jax.make_mesh((1,), ("rows",)))
