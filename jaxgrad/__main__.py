@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 
 from jaxgrad import neuron
-from jaxgrad._cli import argument, function, numbers, parser, with_values
+from jaxgrad._cli import argument, function, in_flags, numbers, parser, with_values
 from jaxgrad._document import report
 from jaxgrad._document.check import check
 from jaxgrad._document.load import load
@@ -166,6 +166,8 @@ def _evaluate_share(arguments: argparse.Namespace, index: int, processes: int) -
                 task, out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress,
                 before_publishing=farewell,
             )  # fmt: skip
+    except InputError as error:
+        raise InputError(in_flags(str(error))) from None
     except KeyboardInterrupt:
         _cannot(f"interrupted. {_left(out)}")
         return INTERRUPTED

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -92,6 +93,15 @@ def _add_evaluate(commands: Any) -> None:
     several.add_argument("--process", metavar="I", type=int, help="which of them this is, from 0")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run was broken off")
     parser.add_argument("--overwrite", action="store_true", help="write over OUT if it exists")
+
+
+def in_flags(text: str) -> str:
+    """An error's text with the options it names written as flags: `overwrite=True` as --overwrite."""
+    return re.sub(r'`(\w+)(?:=(?:True|"(\w+)"))?`', lambda m: _flag(m[1], m[2]), text).replace('`"nan"`', "nan")
+
+
+def _flag(option: str, value: str | None) -> str:
+    return f"--{option.replace('_', '-')}" + (f" {value}" if value else "")
 
 
 def _list(text: str) -> list[str]:

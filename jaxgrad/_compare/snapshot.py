@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from jaxgrad._compare.entries import Entries, Entry, of_record
 from jaxgrad._errors import InputError, TableError
+from jaxgrad._files import write_whole
 from jaxgrad._record import Record
 
 _FORMAT = 2
@@ -48,7 +48,7 @@ def write(path: Path, record: Record, *, seed: int | None = None, test: str = ""
     text = "\n".join(_text(provenance, rows, _digest(provenance, rows, arrays)))
     path.parent.mkdir(parents=True, exist_ok=True)
     # The text last: it vouches for the arrays, and for itself, by the digest.
-    _replace({_arrays_of(path): arrays, path: text.encode()})
+    write_whole({_arrays_of(path): arrays, path: text.encode()})
 
 
 def read(path: Path) -> Snapshot:
@@ -139,19 +139,3 @@ def _text(provenance: dict[str, Any], rows: list[dict[str, Any]], digest: str) -
 def _toml(value: Any) -> str:
     """A string, a number or a list of numbers: TOML has JSON's, but for surrogates and the one character DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _replace(files: Mapping[Path, bytes]) -> None:
-    """Writes files, each whole or not at all: none is replaced before all are on the disk."""
-    staged = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
-    try:
-        for path, content in files.items():
-            with staged[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, temporary in staged.items():
-            temporary.replace(path)
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)

@@ -42,8 +42,8 @@ def checked(task: Task, start: int) -> Iterator[Block]:
             first_bad = _why(task, chunk, start, int(bad[0]), int(np.flatnonzero(~finite[bad[0]])[0]))
             if task.on_bad_row == "error":
                 raise InputError(
-                    f"{first_bad}; expected finite numbers. Give --on-bad-row skip to leave such rows out, or nan to "
-                    "have NaN in them."
+                    f'{first_bad}; expected finite numbers. Give `on_bad_row="skip"` to leave such rows out, or '
+                    '`"nan"` to have NaN in them.'
                 )
             x[bad] = 0
         yield Block(x, bad, first_bad)

@@ -65,6 +65,6 @@ def _replayed(sink: Sink, file: Resumable, names: Sequence[str], dtype: np.dtype
     if written and file.tell() != file.kept:
         raise InputError(
             f"the part that is written is {file.kept} bytes long and would be {file.tell()} as this pyarrow writes it; "
-            "expected the same. Give --overwrite to begin anew."
+            "expected the same. Give `overwrite=True` to begin anew."
         )
     return sink

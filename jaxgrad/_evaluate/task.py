@@ -98,7 +98,7 @@ def plan_task(
     w = _weights(weights, found, [source.names[position] for position in positions])
     kept = _kept(_names(w), keep)
     if batch_size is not None and batch_size < 1:
-        raise InputError(f"--batch-size is {batch_size}; expected a positive number of rows.")
+        raise InputError(f"`batch_size` is {batch_size}; expected a positive number of rows.")
     bytes_a_row = found.itemsize * (len(positions) + len(kept))
     block = min(batch_size or max(1024, 1 << ((BLOCK // bytes_a_row).bit_length() - 1)), MOST)
     start, stop = _share(source, positions, block, share)
@@ -143,7 +143,7 @@ def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> np.ndarr
     if len(numbers) != len(inputs) + 1:
         raise InputError(
             f"there are {len(numbers)} weights and {len(inputs)} columns of inputs ({', '.join(inputs)}); expected "
-            f"{len(inputs) + 1} weights, one for each column and the bias last. Choose columns by --columns."
+            f"{len(inputs) + 1} weights, one for each column and the bias last. Choose columns by `columns`."
         )
     with np.errstate(over="ignore"):
         w = np.array(numbers, dtype)

@@ -44,7 +44,7 @@ class Part:
         if out.is_dir():
             raise InputError(f'"{out}" is a folder; expected the name of a file.')
         if os.path.lexists(out) and not overwrite:  # a link to nothing is kept too
-            raise InputError(f'"{out}" exists, and was kept. Give --overwrite to write over it, or another name.')
+            raise InputError(f'"{out}" exists, and was kept. Give `overwrite=True` to write over it, or another name.')
         if not overwrite:
             self._keep_what_is_left(resume=resume)
         self._log = self._log_path.open("a", encoding="utf-8")
@@ -62,24 +62,25 @@ class Part:
     def _keep_what_is_left(self, *, resume: bool) -> None:
         if self._path.exists() and not self._log_path.exists():
             raise InputError(
-                f'"{self._path}" exists, and no log beside it says what it is; it was kept. Give --overwrite to write '
-                "over it, or another name."
+                f'"{self._path}" exists, and no log beside it says what it is; it was kept. Give `overwrite=True` '
+                "to write over it, or another name."
             )
         if not resume and self._log_path.exists():
             raise InputError(
-                f'"{self._path}" is left of a run that was broken off. Give --resume to go on with it, or '
-                "--overwrite to begin anew."
+                f'"{self._path}" is left of a run that was broken off. Give `resume=True` to go on with it, or '
+                "`overwrite=True` to begin anew."
             )
 
     def _lock(self) -> None:
         try:
-            import fcntl
+            from filelock import lock_descriptor
         except ImportError:
-            return
-        try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f'"{self._path}" is being written by another process; wait for it.') from None
+            raise InputError(
+                "filelock is not installed, without which two processes could write one output; expected it here. "
+                "Write pip install 'jaxgrad[files]'."
+            ) from None
+        if not lock_descriptor(self._log.fileno(), blocking=False):
+            raise InputError(f'"{self._path}" is being written by another process; wait for it.')
 
     def _earlier(self, task: dict[str, Any]) -> list[Done]:
         """The blocks that are whole, of the same task."""
@@ -94,7 +95,7 @@ class Part:
         except (ValueError, LookupError, TypeError):
             if self._overwrite:
                 return []
-            raise InputError(f'"{self._log_path}" is damaged. Give --overwrite to begin anew.') from None
+            raise InputError(f'"{self._log_path}" is damaged. Give `overwrite=True` to begin anew.') from None
         changed = [key for key in task if found.get(key) != task[key]]
         if changed and self._overwrite:
             return []
@@ -102,7 +103,7 @@ class Part:
             key = changed[0]
             raise InputError(
                 f'"{self._path}" was made with {key} {found.get(key)!r}, and now it is {task[key]!r}; expected the '
-                "same. Give --overwrite to begin anew."
+                "same. Give `overwrite=True` to begin anew."
             )
         size = self._path.stat().st_size
         return [block for block in done if block.end <= size]

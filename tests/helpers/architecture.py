@@ -27,7 +27,7 @@ FLOORS = (
     {"_program", "neuron"},
     {"_names", "_graph", "_batch"},
     {"_record"},
-    {"_errors", "_text", "_types"},
+    {"_errors", "_files", "_text", "_types"},
 )
 
 Names = Iterator[tuple[str, int]]

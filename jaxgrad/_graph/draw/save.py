@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from jaxgrad._errors import InputError
+from jaxgrad._files import write_whole
 from jaxgrad._graph.draw.html import html
 from jaxgrad._graph.draw.png import png
 from jaxgrad._graph.draw.svg import svg
@@ -39,13 +39,7 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
         raise InputError(f"{file} {found}; expected a path that ends in {', '.join(WRITERS)}.")
     drawn = writer(graph)
     data = drawn if isinstance(drawn, bytes) else drawn.encode()
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("xb") as out:
-            out.write(data)
-        os.replace(beside, file)
+        write_whole({file: data})
     except OSError as error:
         raise InputError(f"{file} cannot be written: {error.strerror}. Nothing is left of it.") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()
