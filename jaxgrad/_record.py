@@ -26,7 +26,8 @@ class Record:
       values: name -> intermediate.
       grads: name -> gradient of the output with respect to the intermediate, of its shape and dtype; None where
         there is none.
-      notes: name -> why there is no gradient. A name with a gradient has no note.
+      notes: name -> why there is no gradient. A name with a gradient has no note. Oracles add the labels, as in
+        `uncertainty`, at which their own number is NaN.
       reached: name -> was the branch of the intermediate taken? Only for intermediates inside a branch.
       arg_grads: one gradient for each argument, None for one that was not asked for.
       aux: what the function returned beside its output, or what the route has to add; else None.

@@ -1,12 +1,14 @@
 """A planned call in float64: its arguments and probes as they go in, and the record that comes out."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgrad._compare.entries import of_record
 from jaxgrad._errors import InputError
 from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._record import Record
@@ -40,6 +42,16 @@ def probes(planned: TracedCall, wide: Wide) -> dict[int, Any]:
         for i, site in enumerate(planned.sites)
         if site.note is None
     }
+
+
+def noted(record: Record) -> Record:
+    """The record, with a note at each label where it is NaN: there the oracle itself knows nothing."""
+    notes = dict(record.notes)
+    for label, entry in of_record(record).items():
+        if entry.array is not None and (nan := np.isnan(entry.array)).any():
+            where = f" at {list(map(int, np.argwhere(nan)[0]))}, {nan.sum()} of {nan.size} elements" if nan.ndim else ""
+            notes[label] = f"the oracle's own number is NaN{where}: it cannot judge another's there"
+    return replace(record, notes=notes)
 
 
 def filled(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._compare.entries import of_record
-from jaxgrad._compare.oracles.float64_call import filled, float64, probes, to_numpy
+from jaxgrad._compare.oracles.float64_call import filled, float64, noted, probes, to_numpy
 from jaxgrad._compare.oracles.perturbation import Names
 from jaxgrad._compare.tolerance import roundoff
 from jaxgrad._program.wide.promotion import Wide
@@ -56,7 +56,7 @@ def in_float64(
             draws = [
                 filled(planned, *jax.device_get(run([_rounded(leaf, rng) for leaf in leaves]))) for _ in range(_DRAWS)
             ]
-        return _with_uncertainty(record, draws)
+        return noted(_with_uncertainty(record, draws))
 
     return with_grads
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxgrad._compare.entries import of_record
-from jaxgrad._compare.oracles.float64_call import filled, float64, probes, to_numpy
+from jaxgrad._compare.oracles.float64_call import filled, float64, noted, probes, to_numpy
 from jaxgrad._errors import InputError
 from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._record import Record
@@ -83,13 +83,14 @@ def _record(planned: TracedCall, leaves: list[Any], gradient: Callable[[Point], 
         for name, entry in of_record(filled(planned, output, None, values, reached, *errors)).items()
         if entry.array is not None
     }
-    return replace(record, uncertainty=known)
+    return noted(replace(record, uncertainty=known))
 
 
 def _stepper(
     planned: TracedCall, base: Value, unravel: Any
 ) -> Callable[[np.ndarray[Any, Any], Any], np.ndarray[Any, Any]]:
-    """(steps, dtype) -> the output after each step alone, some at once."""
+    """(steps, dtype) -> the output after each step alone, some at once; refs in a branch have no vmap."""
+    rows = 1 if planned.program.jaxpr.effects else min(_ROWS, base.size)
 
     @functools.partial(jax.jit, static_argnums=2)
     def outputs(indices: Any, steps: Value, dtype: DType) -> Any:
@@ -102,15 +103,14 @@ def _stepper(
                 leaves, shifts = jax.tree.map(jax.lax.complex, moved, imaginary)
             return planned.run(leaves, shifts, wide=wide)[0]
 
-        return jax.vmap(output)(indices, steps)
+        return jax.vmap(output)(indices, steps) if rows > 1 else output(indices[0], steps[0])[None]
 
     def each(steps: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
         if not steps.size:
             return np.zeros(0, dtype)
-        padded = -steps.size % min(_ROWS, steps.size)
+        padded = -steps.size % rows
         indices = np.append(np.arange(steps.size), np.zeros(padded, int))
         steps = np.append(steps, np.zeros(padded))
-        rows = min(_ROWS, steps.size)
         blocks = [outputs(indices[i : i + rows], steps[i : i + rows], dtype) for i in range(0, steps.size, rows)]
         return np.concatenate([np.asarray(block) for block in blocks])[: steps.size - padded]
 

@@ -5,6 +5,7 @@ its operand, takes its modulus, or drops its imaginary part does not, and nothin
 operations that are named here are let through.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,12 @@ from jaxgrad._types import Eqn, Value
 
 _HOLOMORPHIC = """
     add add_any sub mul div neg square integer_pow
-    exp exp2 expm1 sin cos tan sinh cosh tanh asinh atan log log1p sqrt rsqrt asin acos acosh atanh
+    exp exp2 sin cos tan sinh tanh asinh atan log log1p sqrt rsqrt asin acos acosh atanh
     reduce_sum cumsum cumprod reduce_window_sum triangular_solve lu
-    reshape broadcast_in_dim transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice gather
-    concatenate pad rev select_n copy copy_p split stop_gradient optimization_barrier device_put tag name pvary pcast
-    psum psum_invariant all_gather all_to_all ppermute reduce_scatter
+    reshape broadcast_in_dim tile transpose squeeze slice dynamic_slice dynamic_update_slice gather
+    concatenate pad rev select_n copy split stack unstack stop_gradient optimization_barrier device_put tag name pvary
+    sharding_constraint reshard layout_constraint
+    psum psum_invariant all_gather all_gather_invariant all_to_all ppermute reduce_scatter
     new_ref get swap addupdate freeze
 """
 
@@ -77,9 +79,7 @@ def _pow(eqn: Eqn, x: Value, y: Value) -> Any:
     whole, odd = y_re == jnp.round(y_re), y_re % 2 == 1
     size = jnp.exp(y * jnp.log(jnp.where(x_re < 0, -x, jnp.where(x_re == 0, 1, x))))
     at_zero = jnp.where(y_re == 1, x, lax.pow(jnp.zeros_like(x_re), y_re))  # x to the second or more is flat at 0
-    return jnp.select(
-        [x_re > 0, x_re == 0, whole & odd, whole], [size, at_zero, -size, size], complex(jnp.nan, jnp.nan)
-    )
+    return jnp.select([x_re > 0, x_re == 0, whole & odd, whole], [size, at_zero, -size, size], _NAN)
 
 
 def _bilinear(eqn: Eqn, a: Value, b: Value) -> Any:
@@ -91,6 +91,11 @@ def _bilinear(eqn: Eqn, a: Value, b: Value) -> Any:
 
     step = product(jnp.real(a), jnp.imag(b)) + product(jnp.imag(a), jnp.real(b))
     return lax.complex(product(jnp.real(a), jnp.real(b)), step)
+
+
+def _to_first_order(function: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Callable[..., Any]:
+    """$f(a) + i s f'(a)$, where the complex function of XLA cancels: expm1 far below 0, cosh close to it."""
+    return lambda eqn, x: lax.complex(function(_re(x)), jnp.imag(x) * slope(_re(x)))
 
 
 def _prod(eqn: Eqn, x: Value) -> Any:
@@ -113,7 +118,12 @@ IN_PIECES: dict[str, Callable[..., Any]] = {
     "reduce_max": _extreme(True),
     "reduce_min": _extreme(False),
     "reduce_prod": _prod,
+    "expm1": _to_first_order(jnp.expm1, jnp.exp),
+    "cosh": _to_first_order(jnp.cosh, jnp.sinh),
     "logistic": lambda eqn, x: 1 / (1 + jnp.exp(-x)),
+    "log2": lambda eqn, x: jnp.where(_re(x) >= 0, jnp.log(x) / jnp.log(2.0), _NAN),
+    "one_minus_square": lambda eqn, x: (1 - x) * (1 + x),
+    "polynomial": lambda eqn, x, *factors: functools.reduce(lambda y, factor: y * x + factor, factors[::-1]),
     "pow": _pow,
     "rem": _rem,
     **dict.fromkeys(
