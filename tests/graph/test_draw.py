@@ -434,3 +434,10 @@ def luminance(color):
     parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+
+def test_what_leads_nowhere_stands_aside_with_the_output():
+    found = ledger(lambda x: (tag(x * 2, "dead"), tag(jnp.sin(tag(x * 3, "a")), "y"))[1])(1.0)
+    boxes = {box.name: box for box in layout(found.graph).boxes}
+    assert abs(boxes["dead"].x - boxes["y"].x) < 1
+    assert boxes["x"].x < boxes["a"].x < boxes["y"].x

@@ -48,19 +48,19 @@ def assert_sound(graph):
     [
         (
             network(12, ["z", "k", "h", "g", "f"]),
-            ["12 arguments: W0 .. W11", "9 x (layer.z, layer.k, ..., layer.f): layer2.z .. layer10.f"],
+            ["9 arguments: W2 .. W10", "9 x (layer.z, layer.k, ..., layer.f): layer2.z .. layer10.f"],
         ),
         (
             network(50, ["z", "h"], "{1}{0}"),
-            ["50 arguments: W0 .. W49", "47 x (z, h): z2 .. h48"],
+            ["47 arguments: W2 .. W48", "47 x (z, h): z2 .. h48"],
         ),
         (
             network(70, ["h"], "{1}[{0}]"),
-            ["70 arguments: W0 .. W69", "67 x h: h[2] .. h[68]"],
+            ["67 arguments: W2 .. W68", "67 x h: h[2] .. h[68]"],
         ),
         (
             network(9, [f"p_{c}" for c in "abcdefg"]),
-            ["9 arguments: W0 .. W8", "8 x (layer.p_a, layer.p_b, ..., layer.p_g): layer1.p_a .. layer8.p_g"],
+            ["8 arguments: W1 .. W8", "8 x (layer.p_a, layer.p_b, ..., layer.p_g): layer1.p_a .. layer8.p_g"],
         ),
     ],
 )
@@ -124,3 +124,8 @@ def test_a_node_that_is_left_out_is_noticed(monkeypatch):
     monkeypatch.setitem(globals(), "fold", lambda graph: groups[1:])
     with pytest.raises(AssertionError):
         assert_sound(whole)
+
+
+def test_the_weights_of_a_layer_that_is_drawn_stand_beside_it_and_those_of_the_folded_are_one():
+    groups = fold(network(12, ["z", "k", "h", "g", "f"]))
+    assert [group.members[0] for group in groups if group.members[0].startswith("W")] == ["W0", "W1", "W2", "W11"]

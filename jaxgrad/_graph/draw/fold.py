@@ -15,6 +15,7 @@ _MOST_KEPT = 5  # nodes of a repetition whose first and last time are drawn in f
 _ENDS = 8  # groups that stay at either end, where nothing repeats
 _ARGUMENT_ENDS = 6
 _MOST_LOOSE = 8  # arguments that are drawn one by one
+_FEW_OF_LAYER = 3  # of one layer's
 
 
 class Group(NamedTuple):
@@ -52,14 +53,17 @@ def fold(graph: Graph) -> list[Group]:
     nodes = list(graph.nodes.values())
     if len(nodes) <= MOST_BOXES:
         return [Group((node.name,)) for node in nodes]
-    arguments = _arguments([node.name for node in nodes if node.kind == "argument"])
+    names = [node.name for node in nodes if node.kind == "argument"]
+    arguments = _arguments(names)
     rest = [node for node in nodes if node.kind != "argument"]
     by_edges, by_name = _tokens(graph, rest), [token[:3] for token in _tokens(graph, rest)]
     for tokens in (by_edges, by_name):
         for keep in (_MOST_KEPT, 0):
             groups = _repeated([node.name for node in rest], tokens, keep)
-            if len(arguments) + len(groups) <= MOST_BOXES:
-                return arguments + groups
+            of_layers = _by_layer(graph, names, groups) if len(names) > _MOST_LOOSE else arguments
+            for grouped in (of_layers, arguments):
+                if len(grouped) + len(groups) <= MOST_BOXES:
+                    return grouped + groups
     return _fold_middle(arguments, _ARGUMENT_ENDS) + _fold_middle(groups, _ENDS)
 
 
@@ -138,6 +142,22 @@ def _arguments(names: Sequence[str]) -> list[Group]:
     for name in names:
         families.setdefault(stem(name), []).append(name)
     return [_group(family, "arguments") for family in families.values()]
+
+
+def _by_layer(graph: Graph, names: Sequence[str], groups: Sequence[Group]) -> list[Group]:
+    """Weights by their layer: those that are used first in one box are one box, or stand one by one if they are few."""
+    home = {member: i for i, group in enumerate(groups) for member in group.members}
+    layers: dict[int, list[str]] = {}
+    for name in names:
+        first = min((home[edge.target] for edge in graph.out_of[name]), default=-1)
+        layers.setdefault(first, []).append(name)
+    return [
+        group
+        for members in layers.values()
+        for group in (
+            [_group(members, "arguments")] if len(members) > _FEW_OF_LAYER else [Group((name,)) for name in members]
+        )
+    ]
 
 
 def _fold_middle(groups: list[Group], ends: int) -> list[Group]:

@@ -24,6 +24,9 @@ def layers(names: Sequence[str], edges: Sequence[tuple[str, str]]) -> dict[str, 
         later = [layer[target] for target in out[name] if place[target] > place[name]]
         if not into[name] and later:
             layer[name] = min(later) - 1
+    alone = [name for name in names if not into[name] and not out[name]]
+    last = max((layer[name] for name in names if name not in alone), default=0)
+    layer |= dict.fromkeys(alone, last)  # what leads nowhere stands aside, beside the output
     lowest = min(layer.values(), default=0)
     return {name: depth - lowest for name, depth in layer.items()}
 
