@@ -2,6 +2,7 @@
 
 from jaxgrad import neuron, reference
 from jaxgrad._batch.batch import Batched, batch
+from jaxgrad._compare.align import align
 from jaxgrad._compare.compare import compare
 from jaxgrad._compare.comparison import Comparison, Row
 from jaxgrad._compare.diagnosis import Diagnosis
@@ -36,6 +37,7 @@ __all__ = [
     "TableError",
     "TagError",
     "__version__",
+    "align",
     "batch",
     "compare",
     "complex_step",

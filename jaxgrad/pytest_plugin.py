@@ -87,7 +87,7 @@ def jaxgrad_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
             request.config.stash.setdefault(_RECORDED, []).append(str(path))
             return
         reference = snapshot.read(path)
-        comparison = compare(record, reference, **tolerances)
+        comparison = compare(record, reference, names=None, **tolerances)
         if not comparison.ok:
             causes = "\n".join(str(diagnosis) for diagnosis in comparison.diagnose())
             pytest.fail(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxgrad._compare import tolerance as rounding
 from jaxgrad._compare.comparison import Comparison, Pair, Reference, Row, differences
 from jaxgrad._compare.entries import Entries, Entry, label, of_mapping, of_record
+from jaxgrad._compare.pairing import paired
 from jaxgrad._compare.snapshot import Snapshot
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._errors import InputError
@@ -20,6 +21,7 @@ def compare(
     got: Record,
     want: Record | Reference | Snapshot | Mapping[Any, Any],
     *,
+    names: Mapping[str, str] | None = None,
     ulp: float | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -38,6 +40,8 @@ def compare(
         tensor, or its gradient by "arg[0].grad". What a dict or a table has no gradient for is not compared; a tag of
         `got` that it has not is a difference, except for a table. Which branches were taken is compared, whatever
         the tolerance, with a record that says so. A `Snapshot` is a record read from a file.
+      names: name in `got` -> its name in `want`, as `align` gives it: what it pairs is compared, in the layout of `got`
+        (a kernel with a weight, N H W C with N C H W), and the text says what it leaves out. None for the same names.
       ulp: an element agrees within so many ULP ...
       rtol, atol: ... or within atol + rtol * abs(want). If any of the three is given, it replaces the default.
 
@@ -46,7 +50,7 @@ def compare(
 
     Raises:
       InputError: there is nothing to compare, or it is no array; a tensor requires grad but was not retained; a
-        tolerance is negative.
+        tolerance is negative; `names` pairs what is not there.
       TableError: the table is of another function.
 
     Example:
@@ -67,6 +71,8 @@ def compare(
             raise InputError(f"{name} is {limit}; expected a number that is not negative.")
     tolerance = Tolerance(0, ulp, rtol, atol)
     if isinstance(want, Reference):
+        if names is not None:
+            raise InputError("`want` is a table, which knows what its numbers are called; expected no `names`.")
         return want.compare_to(got, tolerance)
     if isinstance(want, Record):
         wanted = of_record(want)
@@ -81,7 +87,11 @@ def compare(
         )
     if not wanted:
         raise InputError("`want` is empty, so that anything would agree with it; expected a name at least.")
-    return _compare_entries(of_record(got), wanted, tolerance, got.names)
+    found = of_record(got)
+    if names is None:
+        return _compare_entries(found, wanted, tolerance, got.names)
+    found, wanted, remarks = paired(found, wanted, names)
+    return replace(_compare_entries(found, wanted, tolerance, got.names), remarks=remarks)
 
 
 def _compare_entries(found: Entries, wanted: Entries, tolerance: Tolerance, tags: tuple[str, ...]) -> Comparison:

@@ -68,10 +68,12 @@ class Comparison:
         gradient from the output back.
       pairs: label of a row, or place of its printed number -> its two arrays, where both are there and can be
         compared.
+      remarks: where names were paired, what has no partner and what was compared in another layout.
     """
 
     rows: tuple[Row, ...]
     pairs: Mapping[str, Pair] = field(default_factory=dict, repr=False)
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -114,7 +116,7 @@ class Comparison:
         return diagnose(row.label, pair.got, pair.want, pair.tolerance, mask)
 
     def __str__(self) -> str:
-        return "\n".join(_text(self.rows))
+        return "\n".join((*_text(self.rows), *(f"\n{remark}" for remark in self.remarks)))
 
     def __repr__(self) -> str:
         wrong = sum(not row.ok for row in self.rows)
