@@ -6,9 +6,11 @@ from html import escape
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import GetAttrKey
+from jax.tree_util import GetAttrKey, keystr, tree_leaves_with_path
 
+from jaxgrad._errors import InputError
 from jaxgrad._types import Value
 
 
@@ -26,9 +28,10 @@ class Record:
       values: name -> intermediate.
       grads: name -> gradient of the output with respect to the intermediate, of its shape and dtype; None where
         there is none.
-      notes: name -> why there is no gradient. A name with a gradient has no note. Oracles add the labels, as in
-        `uncertainty`, at which their own number is NaN.
-      reached: name -> was the branch of the intermediate taken? Only for intermediates inside a branch.
+      notes: name -> why there is no gradient, or that JAX has moved the intermediate out of its scan. Oracles add the
+        labels, as in `uncertainty`, at which their own number is NaN.
+      reached: name -> was the branch of the intermediate taken? Only for intermediates inside a branch; it has the
+        leading axes of the value, those of scans and vmaps.
       arg_grads: one gradient for each argument, None for one that was not asked for.
       aux: what the function returned beside its output, or what the route has to add; else None.
       uncertainty: "z" for the value of z, "z.grad" for its gradient, "arg[0].grad", "output" -> how far it may be
@@ -55,6 +58,34 @@ class Record:
     reached: Mapping[str, Any] = field(default_factory=dict)
     aux: Any = None
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def first_nonfinite(self) -> str | None:
+        r"""Where NaN or infinity begins: the label of the first value that has one, then of the first gradient.
+
+        Values come in program order, "z", ..., "output". Gradients come as they are computed, from the output back:
+        the last intermediate's first, "z.grad", then "arg[0].grad", with its path where an argument is a pytree.
+
+        Returns:
+          The label; None where every number is finite.
+
+        Raises:
+          InputError: the record is traced, so that its numbers are not known yet.
+
+        Example:
+          >>> from jaxgrad import retain_grads, tag
+          >>> record = retain_grads(lambda x: tag(jnp.sqrt(tag(x - 1, "gap")), "root"))(1.0)
+          >>> print(record.first_nonfinite, record.grads["gap"])
+          gap.grad inf
+        """
+        return next((label for label, leaf in self._in_order() if not _finite(leaf)), None)
+
+    def _in_order(self) -> Iterator[tuple[str, Any]]:
+        yield from ((name, self.values[name]) for name in self.names)
+        yield "output", self.output
+        yield from ((f"{name}.grad", self.grads[name]) for name in reversed(self.names))
+        for i, grad in enumerate(self.arg_grads):
+            yield from ((f"arg[{i}]{keystr(path)}.grad", leaf) for path, leaf in tree_leaves_with_path(grad))
 
     def __repr__(self) -> str:
         """A table of names, values and gradients, each array by its shape and extremes."""
@@ -110,6 +141,15 @@ def _brief(value: Value) -> str:
     if array.dtype.kind == "c":
         return kind if shape else f"{complex(array):.6g}"
     return f"{array[()]:.6g}" if not shape else f"{kind}, {array.min():.4g} to {array.max():.4g}"
+
+
+def _finite(leaf: Any) -> bool:
+    if any(isinstance(part, jax.core.Tracer) for part in jax.tree.leaves(leaf)):
+        raise InputError(
+            "the record is traced, so that its numbers are not known; expected it outside of jit and vmap."
+        )
+    arrays = [part for part in jax.tree.leaves(leaf) if jnp.issubdtype(jnp.result_type(part), jnp.inexact)]
+    return all(bool(jnp.all(jnp.isfinite(array))) for array in arrays)
 
 
 def _flatten(record: Record) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

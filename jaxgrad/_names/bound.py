@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
 Observer = Callable[[str, str, bool], None]  # (name, where, is its value traced?)
 
@@ -29,17 +30,28 @@ def observe(name: str, where: str, traced: bool) -> None:
         observer(name, where, traced)
 
 
-class Bound(dict[tuple[str, str], str]):
-    """(name, where) of each tag bound on a traced value -> the functions of JAX it was traced in, innermost first."""
+class Origin(NamedTuple):
+    """Where a tag was bound: in how many scans at least, and in which other functions of JAX, innermost first."""
+
+    scans: int
+    functions: str
+
+
+class Bound(dict[tuple[str, str], Origin]):
+    """(name, where) of each tag bound on a traced value -> where that was."""
 
     def __call__(self, name: str, where: str, traced: bool) -> None:
-        if traced and (name, where) not in self:
-            calls = list(_calls(sys._getframe(1)))
-            if not any(call.startswith("eval_shape ") for call in calls):  # which throws its program away
-                self[name, where] = ", ".join(call for call in calls if call.split(" ", 1)[0] not in _FOLLOWED)
+        calls = list(_calls(sys._getframe(1))) if traced else []
+        if traced and not any(call.startswith("eval_shape ") for call in calls):  # which throws its program away
+            names = [call.split(" ", 1)[0] for call in calls]
+            scans = sum(called in _SCANS for called in names)
+            others = [call for call, called in zip(calls, names, strict=True) if called not in _FOLLOWED]
+            before = self.get((name, where), Origin(scans, ", ".join(others)))
+            self[name, where] = before._replace(scans=min(scans, before.scans))
 
 
-_FOLLOWED = {"jit", "scan", "cond", "switch", "fori_loop", "map", "vmap_f", "fun_remat"}  # rebuilt with their tags
+_SCANS = {"scan", "fori_loop", "map"}
+_FOLLOWED = {"jit", "cond", "switch", "vmap_f", "fun_remat", *_SCANS}  # rebuilt with their tags
 
 
 _PUBLIC = {"cache_miss": "jit", "make_jaxpr_f": "make_jaxpr"}

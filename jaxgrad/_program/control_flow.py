@@ -70,6 +70,12 @@ def _jit(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Prob
     return jax.jit(run, compiler_options=options or None, **shardings)(list(operands), probes)
 
 
+def is_plain(eqn: Eqn) -> bool:
+    """Is a `jit` without shardings and compiler options, which inside of another does nothing?"""
+    shardings = (*eqn.params["in_shardings"], *eqn.params["out_shardings"])
+    return not any(map(_specified, shardings)) and not eqn.params["compiler_options_kvs"]
+
+
 def _specified(sharding: Any) -> bool:
     return isinstance(sharding, jax.sharding.Sharding)
 
@@ -191,7 +197,12 @@ def _cond(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Pro
 
         return run
 
-    return lax.switch(index, [branch(body) for body in bodies], shared, probes)
+    branches = [branch(body) for body in bodies]
+    platforms = eqn.params.get("branches_platforms")
+    if platforms is None:
+        return lax.switch(index, branches, shared, probes)
+    by_platform = {name: run for names, run in zip(platforms, branches, strict=True) for name in names or ("default",)}
+    return lax.platform_dependent(shared, probes, **by_platform)
 
 
 def _all(reached: dict[int, Any], values: dict[int, Any], *, hit: bool) -> dict[int, Any]:

@@ -1,11 +1,12 @@
 """The named intermediates of a program, or its operations where it has no names."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 
+from jaxgrad._names.bound import Origin
 from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
 from jaxgrad._program.control_flow import CONTROLS, manual, unsupported
@@ -22,11 +23,17 @@ def tagged(program: Program) -> list[Site]:
     sites = list(_find(program.jaxpr, (), Site("", "", "", True, (), None), in_shard_map=False))
     found = {(site.given, site.where) for site in sites}
     lost = [
-        Site(name, name, where, True, (), None, unsupported=_why_lost(traced_in))
-        for (name, where), traced_in in program.bound.items()
+        Site(name, name, where, True, (), None, unsupported=_why_lost(origin.functions))
+        for (name, where), origin in program.bound.items()
         if (name, where) not in found
     ]
-    return [*(replace(site, state=states.get(site.path, "live")) for site in sites), *lost]
+    return [*(_judged(site, states.get(site.path, "live"), program.bound) for site in sites), *lost]
+
+
+def _judged(site: Site, state: str, bound: Mapping[tuple[str, str], Origin]) -> Site:
+    origin = bound.get((site.given, site.where))
+    hoisted = origin is not None and len(site.path) == 1 and origin.scans > 0
+    return replace(site, hoisted=hoisted, state="dead" if hoisted and state == "bypassed" else state)
 
 
 def _why_lost(traced_in: str) -> str:

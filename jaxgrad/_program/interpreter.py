@@ -8,14 +8,15 @@ from, so that the program is one piece from each site to the next.
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from jaxgrad._program.control_flow import CONTROLS, Body, Probes, TagResults, is_ref
-from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened
+from jaxgrad._program.control_flow import CONTROLS, Body, Probes, TagResults, is_plain, is_ref
+from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened, x64_as_traced
 from jaxgrad._program.sites import Site
 from jaxgrad._program.wide import bodies
 from jaxgrad._program.wide.promotion import Wide
@@ -63,11 +64,13 @@ class _Run:
       inside: where an equation stands -> the sites at and within it.
       join: what stands for a value that has a probe.
       wide: the numbers, if they are not the program's own.
+      in_jit: is it inside a `jit` that is rebuilt?
     """
 
     inside: dict[Path, dict[int, Site]]
     join: Join
     wide: Wide | None
+    in_jit: bool = False
 
     def program(
         self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any], probes: Probes, path: Path
@@ -98,11 +101,16 @@ class _Run:
         sites = self.inside.get(here, {})
         at_it = any(site.path == here for site in sites.values())
         if at_it:
-            return self.joined(list(operands if self.wide else bind(eqn, operands)), sites, probes)
+            with eqn.ctx.manager:
+                return self.joined(list(operands if self.wide else bind(eqn, operands)), sites, probes)
         if eqn.primitive.name in CONTROLS and (sites or self.wide):
             own = {i: probes[i] for i in sites if i in probes}
             avals = {i: site.aval for i, site in sites.items()}
-            return CONTROLS[eqn.primitive.name].rebuild(eqn, operands, self.bodies(eqn, here), own, avals)
+            if eqn.primitive.name == "jit" and self.in_jit and is_plain(eqn):  # each rebuilt costs JAX 15 frames
+                return self.program(*opened(eqn.params["jaxpr"]), operands, own, (*here, 0))
+            types = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+            with eqn.ctx.manager, x64_as_traced([*types, *avals.values()]):
+                return CONTROLS[eqn.primitive.name].rebuild(eqn, operands, self.bodies(eqn, here), own, avals)
         return _bind_wide(eqn, operands, self.wide) if self.wide else bind(eqn, operands), ({}, {})
 
     def joined(self, results: list[Any], sites: dict[int, Site], probes: Probes) -> tuple[list[Any], TagResults]:
@@ -114,9 +122,11 @@ class _Run:
         return results, (values, {})
 
     def bodies(self, eqn: Eqn, here: Path) -> list[Body]:
+        inside = replace(self, in_jit=self.in_jit or eqn.primitive.name == "jit")
+
         def body(j: int, jaxpr: Jaxpr) -> Body:
             def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], TagResults]:
-                return self.program(*opened(jaxpr), operands, probes, (*here, j))
+                return inside.program(*opened(jaxpr), operands, probes, (*here, j))
 
             return run
 
@@ -198,7 +208,7 @@ def _probed(value: Value, probe: Value) -> Any:
 @_probed.defjvp
 def _probed_jvp(primals: PyTree, tangents: PyTree) -> Any:
     value_dot, probe_dot = tangents
-    return _probed(*primals), value_dot + probe_dot
+    return _probed(*primals), lax.add(value_dot, probe_dot)  # which asks not whether float64 is switched on
 
 
 def _cut(value: Value, probe: Value) -> Any:

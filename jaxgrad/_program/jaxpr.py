@@ -7,14 +7,15 @@ that touches JAX's extension API.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.extend.core import Literal, jaxprs_in_params
 
-from jaxgrad._names.bound import Bound, observing
-from jaxgrad._types import Atom, Eqn, Jaxpr
+from jaxgrad._names.bound import Bound, Origin, observing
+from jaxgrad._types import Atom, Aval, Eqn, Jaxpr
 
 Path = tuple[int, ...]  # where an equation stands: its index, then body and index for each program inside a program
 
@@ -27,14 +28,14 @@ class Program:
       jaxpr: the function, as JAX traced it.
       consts: what it closes over.
       output, aux: shapes and dtypes of what it returns, as pytrees.
-      bound: (name, where) of each tag that was bound as it was traced -> what it was traced in.
+      bound: (name, where) of each tag that was bound as it was traced -> where that was.
     """
 
     jaxpr: Any
     consts: Sequence[Any]
     output: Any
     aux: Any
-    bound: Mapping[tuple[str, str], str]
+    bound: Mapping[tuple[str, str], Origin]
 
 
 def trace(fun: Callable[..., tuple[Any, Any]], leaves: Sequence[Any]) -> Program:
@@ -75,6 +76,12 @@ def inner(eqn: Eqn) -> list[Any]:
         if attributes and not hasattr(opened(value)[0], "eqns"):
             found |= {id(body): body for body in jaxprs_in_params(attributes)}
     return list(found.values())
+
+
+def x64_as_traced(avals: Iterable[Aval]) -> AbstractContextManager[None]:
+    """Switches 64 bits on where one of the types has them: they were on where the program was traced."""
+    wide = any(str(getattr(aval, "dtype", "")) in ("float64", "complex128", "int64", "uint64") for aval in avals)
+    return jax.enable_x64(True) if wide else nullcontext()
 
 
 def bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:

@@ -17,7 +17,18 @@ def states(program: Program) -> dict[Path, str]:
     n_outputs = len(jax.tree.leaves(program.output))
     results, arguments = program.jaxpr.outvars, program.jaxpr.invars
     _flow(program.jaxpr, (), found, [i < n_outputs for i in range(len(results))], [False] * len(arguments))
-    return found
+    return {
+        path: "dead" if state == "bypassed" and _in_derivative(program.jaxpr, path) else state
+        for path, state in found.items()
+    }
+
+
+def _in_derivative(jaxpr: Jaxpr, path: Path) -> bool:
+    """Is an operation differentiated in the program? The derivative of a linear one needs no value."""
+    eqn, rest = jaxpr.eqns[path[0]], path[1:]
+    if any(type(entry).__name__ == "Transform" and entry.name == "jvp" for entry in eqn.source_info.name_stack.stack):
+        return True
+    return bool(rest) and _in_derivative(opened(CONTROLS[eqn.primitive.name].bodies(eqn)[rest[0]])[0], rest[1:])
 
 
 def _flow(

@@ -35,6 +35,7 @@ class Site:
       in_branch: is it unsure whether it is reached?
       in_while: is it in a while_loop?
       state: "live" if its result reaches the output; "bypassed" if only its operand does; "dead" if neither.
+      hoisted: has JAX moved it out of the scan that it was traced in?
       unsupported: why its gradient would be wrong here, None if it would not.
     """
 
@@ -52,6 +53,7 @@ class Site:
     in_branch: bool = False
     in_while: bool = False
     state: str = "live"
+    hoisted: bool = False
     unsupported: str | None = None
 
     @property

@@ -54,7 +54,9 @@ class TracedCall(NamedTuple):
 
     @property
     def notes(self) -> dict[str, str]:
-        return {site.name: site.note for site in self.sites if site.note}
+        hoisted = "the same in each step of a scan: JAX has moved it out of the scan, and its gradient is of all steps"
+        notes = {site.name: site.note or (hoisted if site.hoisted else "") for site in self.sites}
+        return {name: note for name, note in notes.items() if note}
 
 
 def trace_call(
