@@ -215,7 +215,7 @@ def test_under_jit_and_vmap_the_gradients_are_the_same(program, seed):
 
 
 @examples(3)
-@given(programs(), seeds, st.data())
+@given(programs(size=1), seeds, st.data())  # how deep a tag stands does not matter to its name
 def test_names_select_and_nothing_else_changes(program, seed, data):
     args = inputs(seed)
     opened, fun = Opened(program, args), built(program)
@@ -240,7 +240,7 @@ def test_names_select_and_nothing_else_changes(program, seed, data):
 
 
 @examples(3)
-@given(programs(), seeds)
+@given(programs(size=1), seeds)  # nor to the linearity of what is pulled back
 def test_the_pullback_is_linear_and_agrees_with_retain_grads(program, seed):
     args = inputs(seed)
     fun = built(program)
