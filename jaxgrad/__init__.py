@@ -10,6 +10,7 @@ from jaxgrad._compare.oracles.complex_step import complex_step
 from jaxgrad._compare.oracles.finite_difference import finite_difference
 from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._compare.oracles.taylor import taylor_order
+from jaxgrad._compare.torch import retain_torch
 from jaxgrad._errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad._graph.grade import Grade
 from jaxgrad._graph.graph import Edge, Node
@@ -47,6 +48,7 @@ __all__ = [
     "neuron",
     "reference",
     "retain_grads",
+    "retain_torch",
     "retain_vjp",
     "tag",
     "taylor_order",

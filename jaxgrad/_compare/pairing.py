@@ -86,7 +86,7 @@ def _moved(entry: Entry, order: Order | None, *, like: Entry) -> Entry:
     array, off = entry.array, entry.uncertainty
     if order is not None:
         array = array.transpose(order)
-        off = np.asarray(off).transpose(order) if np.ndim(off) == len(order) else off
+        off = np.asarray(off).transpose(order) if np.ndim(off) == len(order) > 0 else off
     if array.dtype.kind in "iu" and like.array.dtype.kind in "iu":  # PyTorch counts in 64 bits, JAX in 32
         narrow = array.astype(like.array.dtype)
         array = narrow if np.array_equal(narrow, array) else array

@@ -111,9 +111,9 @@ def test_integers_of_another_width_agree_and_other_integers_differ():
 
 def test_a_dict_can_be_changed_and_says_what_is_compared_in_gots_order():
     got, want = record({"a": [1], "b": [2]}), record({"v": [2], "u": [1]})
-    comparison = compare(got, want, names={"b": "v", "a": "u"})
+    comparison = compare(got, want, names={"b": "v", "a": "u", "output": "output"})
     assert comparison.ok
-    assert [row.label for row in comparison.rows] == ["a", "b", "b.grad", "a.grad"]
+    assert [row.label for row in comparison.rows] == ["a", "b", "output", "b.grad", "a.grad"]
     assert not compare(got, want, names={"a": "v", "b": "u"}).ok
 
 
