@@ -9,6 +9,7 @@ from jaxgrad._compare.diagnosis import Diagnosis
 from jaxgrad._compare.oracles.complex_step import complex_step
 from jaxgrad._compare.oracles.finite_difference import finite_difference
 from jaxgrad._compare.oracles.in_float64 import in_float64
+from jaxgrad._compare.oracles.rounding import with_rounding
 from jaxgrad._compare.oracles.taylor import taylor_order
 from jaxgrad._compare.torch import retain_torch
 from jaxgrad._errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
@@ -52,4 +53,5 @@ __all__ = [
     "retain_vjp",
     "tag",
     "taylor_order",
+    "with_rounding",
 ]

@@ -36,6 +36,7 @@ class Record:
       aux: what the function returned beside its output, or what the route has to add; else None.
       uncertainty: "z" for the value of z, "z.grad" for its gradient, "arg[0].grad", "output" -> how far it may be
         off the truth, of its shape. Only oracles know it; it is empty for a route that rounds as its dtype does.
+      uncertainty_is_rounding: is `uncertainty` all that the program's own rounding can do, as `with_rounding` finds it?
 
     Example:
       >>> import jax.numpy as jnp
@@ -58,6 +59,7 @@ class Record:
     reached: Mapping[str, Any] = field(default_factory=dict)
     aux: Any = None
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
+    uncertainty_is_rounding: bool = False
 
     @property
     def first_nonfinite(self) -> str | None:
@@ -163,7 +165,8 @@ def _flatten(record: Record) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         record.aux,
         tuple(record.uncertainty.values()),
     )
-    return children, (record.names, tuple(record.notes.items()), tuple(record.reached), tuple(record.uncertainty))
+    known = (tuple(record.uncertainty), record.uncertainty_is_rounding)
+    return children, (record.names, tuple(record.notes.items()), tuple(record.reached), *known)
 
 
 def _flatten_with_keys(record: Record) -> tuple[list[tuple[GetAttrKey, Any]], tuple[Any, ...]]:
@@ -173,7 +176,7 @@ def _flatten_with_keys(record: Record) -> tuple[list[tuple[GetAttrKey, Any]], tu
 
 
 def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
-    names, notes, branch_names, known = static
+    names, notes, branch_names, known, is_rounding = static
     output, values, grads, reached, arg_grads, aux, uncertainty = children
     return Record(
         output=output,
@@ -185,6 +188,7 @@ def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
         reached=dict(zip(branch_names, reached, strict=True)),
         aux=aux,
         uncertainty=dict(zip(known, uncertainty, strict=True)),
+        uncertainty_is_rounding=is_rounding,
     )
 
 

@@ -65,7 +65,15 @@ def jaxgrad_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
     """
     used: set[Path] = set()
 
-    def hold(record: "Record", name: str | None = None, *, seed: int | None = None, **tolerances: float) -> None:
+    def hold(
+        record: "Record",
+        name: str | None = None,
+        *,
+        seed: int | None = None,
+        ulp: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> None:
         from jaxgrad._compare import snapshot
         from jaxgrad._compare.compare import compare
 
@@ -87,7 +95,7 @@ def jaxgrad_reference(request: pytest.FixtureRequest) -> Callable[..., None]:
             request.config.stash.setdefault(_RECORDED, []).append(str(path))
             return
         reference = snapshot.read(path)
-        comparison = compare(record, reference, names=None, **tolerances)
+        comparison = compare(record, reference, ulp=ulp, rtol=rtol, atol=atol)
         if not comparison.ok:
             causes = "\n".join(str(diagnosis) for diagnosis in comparison.diagnose())
             pytest.fail(

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgrad._compare import tolerance as rounding
+from jaxgrad._compare import tolerance as tolerances
 from jaxgrad._compare.comparison import Comparison, Pair, Reference, Row, differences
 from jaxgrad._compare.entries import Entries, Entry, label, of_mapping, of_record
 from jaxgrad._compare.pairing import paired
@@ -15,6 +15,7 @@ from jaxgrad._compare.snapshot import Snapshot
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._errors import InputError
 from jaxgrad._record import Record
+from jaxgrad._types import Value
 
 
 def compare(
@@ -22,6 +23,7 @@ def compare(
     want: Record | Reference | Snapshot | Mapping[Any, Any],
     *,
     names: Mapping[str, str] | None = None,
+    rounding: Record | None = None,
     ulp: float | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -31,7 +33,9 @@ def compare(
     Without tolerances an element $a$ may be $A u (|a| + s)$ off, what rounding can do: $u$ is the dtype's unit
     roundoff, $s$ the largest element of its row, $A$ grows with the root of the steps before it and of the longest
     axis. A 0 beside another number differs, however small that is, and so does a NaN beside a number. A printed
-    number agrees where its digits do. An oracle's own uncertainty is allowed for.
+    number agrees where its digits do. An oracle's own uncertainty is allowed for. Where the rounding of the program
+    is known, as in a record of `with_rounding`, that takes the place of this rule: an element may be as far off as
+    that and half a unit of its own, and a 0 beside another number too.
 
     Args:
       got: what was computed.
@@ -42,6 +46,8 @@ def compare(
         the tolerance, with a record that says so. A `Snapshot` is a record read from a file.
       names: name in `got` -> its name in `want`, as `align` gives it: what it pairs is compared, in the layout of `got`
         (a kernel with a weight, N H W C with N C H W), and the text says what it leaves out. None for the same names.
+      rounding: a record of the same program whose `uncertainty` is to be allowed for: of `with_rounding`, or of any
+        oracle, as `in_float64(fun)(*args)`. By default that of `want` or `got`, where one knows it.
       ulp: an element agrees within so many ULP ...
       rtol, atol: ... or within atol + rtol * abs(want). If any of the three is given, it replaces the default.
 
@@ -69,6 +75,11 @@ def compare(
     for name, limit in (("ulp", ulp), ("rtol", rtol), ("atol", atol)):
         if limit is not None and not limit >= 0:
             raise InputError(f"{name} is {limit}; expected a number that is not negative.")
+    if rounding is not None and not (isinstance(rounding, Record) and rounding.uncertainty):
+        raise InputError(
+            f"`rounding` is {_what(rounding)}; expected a Record that knows its uncertainty, as "
+            "with_rounding(fun)(...) or in_float64(fun)(...) returns."
+        )
     tolerance = Tolerance(0, ulp, rtol, atol)
     if isinstance(want, Reference):
         if names is not None:
@@ -88,25 +99,44 @@ def compare(
     if not wanted:
         raise InputError("`want` is empty, so that anything would agree with it; expected a name at least.")
     found = of_record(got)
+    sides = (want, got) if names is None else (got,)  # the names of `want` are others, and its layouts
+    knows = rounding or next((r for r in sides if isinstance(r, Record) and r.uncertainty_is_rounding), None)
     if names is None:
-        return _compare_entries(found, wanted, tolerance, got.names)
+        return _compare_entries(found, wanted, tolerance, got.names, knows)
     found, wanted, remarks = paired(found, wanted, names)
-    return replace(_compare_entries(found, wanted, tolerance, got.names), remarks=remarks)
+    return replace(_compare_entries(found, wanted, tolerance, got.names, knows), remarks=remarks)
 
 
-def _compare_entries(found: Entries, wanted: Entries, tolerance: Tolerance, tags: tuple[str, ...]) -> Comparison:
+def _what(rounding: Value) -> str:
+    return "a Record without uncertainty" if isinstance(rounding, Record) else f"a {type(rounding).__name__}"
+
+
+def _compare_entries(
+    found: Entries, wanted: Entries, tolerance: Tolerance, tags: tuple[str, ...], knows: Record | None
+) -> Comparison:
     arrays = [entry.array for entry in wanted.values() if entry.array is not None]
     longest = max((size for array in arrays for size in array.shape), default=1)
     rows, pairs, step = [], {}, 0
     for name in _order(found, wanted, tags):
         got, want = found.get(name), wanted.get(name)
         step += (got or want).kind != "reached"  # type: ignore[union-attr]
-        row, pair = _row(got, want, replace(tolerance, units=rounding.units(step, longest)))
+        allowed = replace(tolerance, units=tolerances.units(step, longest))
+        row, pair = _row(got, want, _with_known(allowed, knows, name, want))
         if pair is not None:
             pairs[name] = pair
             row = row if row.got is None else _harmless(row, pair, found)
         rows.append(row)
     return Comparison(tuple(rows), pairs)
+
+
+def _with_known(tolerance: Tolerance, knows: Record | None, name: str, want: Entry | None) -> Tolerance:
+    """The tolerance of an entry, with what is known of its program's rounding."""
+    known = None if knows is None else knows.uncertainty.get(name)
+    if known is None or knows is None or want is None or want.array is None or np.shape(known) != want.array.shape:
+        return tolerance
+    if knows.uncertainty_is_rounding:
+        return replace(tolerance, rounding=np.asarray(known))
+    return replace(tolerance, uncertainty=np.asarray(known))
 
 
 def _order(found: Entries, wanted: Entries, tags: tuple[str, ...]) -> list[str]:
@@ -145,15 +175,15 @@ def _row(got: Entry | None, want: Entry | None, tolerance: Tolerance) -> tuple[R
     if a.dtype != b.dtype and want.uncertainty is None:
         return replace(empty, why=f"dtype {a.dtype}; expected {b.dtype}"), None
     if want.uncertainty is not None:
-        tolerance = replace(tolerance, uncertainty=np.asarray(want.uncertainty))
+        tolerance = replace(tolerance, uncertainty=tolerance.uncertainty + np.asarray(want.uncertainty))
     if entry.kind == "reached":  # no tolerance makes of one branch another
-        tolerance = Tolerance(0, uncertainty=tolerance.uncertainty)
+        tolerance = Tolerance(0, uncertainty=0.0 if want.uncertainty is None else np.asarray(want.uncertainty))
         return _compared(empty, Pair(a, b, tolerance), ": another branch was taken")
     return _compared(empty, Pair(a, b, tolerance), f": {want.note}" * bool(want.note))
 
 
 def _compared(empty: Row, pair: Pair, why: str) -> tuple[Row, Pair]:
-    worst = rounding.worst(pair.got, pair.want, pair.tolerance)
+    worst = tolerances.worst(pair.got, pair.want, pair.tolerance)
     if not pair.got.size:
         return replace(empty, absolute=0.0, relative=0.0, ulp=0.0, ok=True), pair
     index = tuple(int(i) for i in np.unravel_index(worst.index, pair.got.shape))
@@ -161,7 +191,7 @@ def _compared(empty: Row, pair: Pair, why: str) -> tuple[Row, Pair]:
     with np.errstate(all="ignore"):
         b = b.astype(a.dtype)[()]
         absolute, relative = differences(a, b)
-    ulp = float(np.max(rounding.steps(np.asarray(a), np.asarray(b), a.dtype))) if absolute else 0.0
+    ulp = float(np.max(tolerances.steps(np.asarray(a), np.asarray(b), a.dtype))) if absolute else 0.0
     why = "" if not worst.far else f"{_share(worst.far, pair.got.size)}{why}"
     return replace(
         empty, got=a, want=b, absolute=absolute, relative=relative, ulp=ulp, index=index, ok=not worst.far, why=why
@@ -186,7 +216,14 @@ def _harmless(row: Row, pair: Pair, found: Entries) -> Row:
     gradient, output = found.get(label(row.name, "gradient")), found.get("output")
     dtype = pair.got.dtype
     known = gradient is not None and gradient.array is not None and output is not None and output.array is not None
-    if row.ok or row.kind != "value" or not known or pair.got.size >= 8 or not pair.tolerance.is_default:
+    if (
+        row.ok
+        or row.kind != "value"
+        or not known
+        or pair.got.size >= 8
+        or not pair.tolerance.is_default
+        or pair.tolerance.rounding is not None
+    ):
         return row
     assert gradient is not None
     assert output is not None
@@ -197,7 +234,7 @@ def _harmless(row: Row, pair: Pair, found: Entries) -> Row:
         or output.array.size != 1
     ):
         return row
-    unit = rounding.roundoff(dtype)
+    unit = tolerances.roundoff(dtype)
     with np.errstate(all="ignore"):
         off = np.abs(pair.got.astype(np.float64) - pair.want.astype(np.float64))
         small = bool(np.all(off <= np.sqrt(unit) / 4 * np.abs(pair.want.astype(np.float64))))

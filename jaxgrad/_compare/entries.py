@@ -29,7 +29,7 @@ class Entry:
       note: why there is none.
       is_zero: is having none the same as 0? PyTorch leaves `.grad` None where nothing reaches the output.
       weak: was it a Python number, which takes the other's dtype?
-      uncertainty: how far the array may be off the truth; None where nothing is known of it.
+      uncertainty: how far an oracle's array may be off the truth; None where nothing is known of it.
     """
 
     name: str
@@ -70,7 +70,7 @@ def of_record(record: Record) -> Entries:
             kind,
             None if leaf is None else _as_numpy(label(name, kind), leaf),
             note=record.notes.get(name, "") if kind == "gradient" else "",
-            uncertainty=record.uncertainty.get(label(name, kind)),
+            uncertainty=None if record.uncertainty_is_rounding else record.uncertainty.get(label(name, kind)),
         )
         for name, kind, leaf in (*values, *grads)
     )

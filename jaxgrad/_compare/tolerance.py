@@ -12,6 +12,8 @@ An exact 0 beside another number is not rounding but underflow, a saturated diff
 only where numbers are so coarse (16 bits) that sums do cancel to 0, and only where the other number is neither larger
 nor much smaller than what a cancelled sum leaves over.
 
+Where it is known what the rounding of the program itself can do (`with_rounding`), that takes the place of all this.
+
 Reference: Higham and Mary, A new approach to probabilistic rounding error analysis, SIAM J. Sci. Comput. 41, 2019.
 """
 
@@ -44,6 +46,7 @@ class Tolerance:
       units: A, what rounding alone can do, in units of the dtype's.
       ulp, rtol, atol: what the user allows in its place: `ulp` steps, or `atol + rtol * abs(want)`.
       uncertainty: how far `want` itself may be off: an array of its shape, or one number.
+      rounding: how far the program's own rounding may have an element off, in place of `units`; None if not known.
     """
 
     units: float
@@ -51,6 +54,7 @@ class Tolerance:
     rtol: float | None = None
     atol: float | None = None
     uncertainty: Any = 0.0
+    rounding: Any = None
 
     @property
     def is_default(self) -> bool:
@@ -100,8 +104,9 @@ def _scored(got: Array, want: Array, tolerance: Tolerance) -> Iterator[tuple[int
     """The blocks that are not equal to the bit: flat index of the first element, how many times over each one is."""
     row = got.shape[-1] if got.ndim and _SHORT <= got.shape[-1] <= _BLOCK else 0
     flat_got, flat_want = got.reshape(-1), want.reshape(-1)
-    spread = np.ndim(tolerance.uncertainty) > 0
-    uncertainty = np.broadcast_to(tolerance.uncertainty, got.shape).reshape(-1) if spread else tolerance.uncertainty
+    uncertainty = tolerance.uncertainty + (0 if tolerance.rounding is None else tolerance.rounding)
+    spread = np.ndim(uncertainty) > 0
+    uncertainty = np.broadcast_to(uncertainty, got.shape).reshape(-1) if spread else uncertainty
     largest: float | None = None  # found where it is first needed
     for start, stop in _blocks(got.size, row):
         g, w = flat_got[start:stop], flat_want[start:stop]
@@ -158,7 +163,7 @@ def _scores(g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty:
         odd = np.flatnonzero(~(scores <= 1))  # also NaN: of NaN, of infinities, of 0 / 0
         equal = (g[odd] == w[odd]) | (np.isnan(g[odd]) & np.isnan(w[odd]))
         scores[odd] = np.where(equal, 0, np.where(scores[odd] > 1, scores[odd], np.inf))
-        if tolerance.is_default:
+        if tolerance.is_default and tolerance.rounding is None:
             _no_false_zero(scores, g, w, dtype, tolerance, uncertainty, scale)
         elif tolerance.ulp is not None:
             distance = steps(g, w, dtype)
@@ -167,6 +172,8 @@ def _scores(g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty:
 
 
 def _allowed(w: Array, dtype: DType, tolerance: Tolerance, uncertainty: Value, scale: Value) -> Array:
+    if tolerance.rounding is not None:
+        return np.asarray(np.abs(w) * roundoff(dtype) + uncertainty)
     relative = min(tolerance.units * roundoff(dtype), _WIDEST)
     allowed = np.abs(w)
     allowed += scale

@@ -111,7 +111,7 @@ class _Run:
             types = [v.aval for v in (*eqn.invars, *eqn.outvars)]
             with eqn.ctx.manager, x64_as_traced([*types, *avals.values()]):
                 return CONTROLS[eqn.primitive.name].rebuild(eqn, operands, self.bodies(eqn, here), own, avals)
-        return _bind_wide(eqn, operands, self.wide) if self.wide else bind(eqn, operands), ({}, {})
+        return bind_wide(eqn, operands, self.wide) if self.wide else bind(eqn, operands), ({}, {})
 
     def joined(self, results: list[Any], sites: dict[int, Site], probes: Probes) -> tuple[list[Any], TagResults]:
         """An equation's results, with the probes of the sites at it."""
@@ -138,7 +138,7 @@ def _array(result: Value) -> Any:
     return result if isinstance(result, jax.Array) else jnp.asarray(result)
 
 
-def _bind_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
+def bind_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
     """An operation on wide numbers; one that depends on its dtype is done in that, and its results are cast."""
     name = eqn.primitive.name
     if name in ("custom_jvp_call", "custom_vjp_call"):
