@@ -235,12 +235,16 @@ def _shards(eqn: Eqn, aval: Aval) -> tuple[int, ...]:
     return (prod(eqn.params["mesh"].shape[axis] for axis in axes),) if axes else ()
 
 
+def _own_shard(probe: Any) -> Any:
+    return jax.tree.map(lambda array: array[0], probe)
+
+
 def _shard_map(eqn: Eqn, operands: Sequence[Any], bodies: Sequence[Body], probes: Probes, avals: Avals) -> Any:
     axes = {site: _shard_axes(eqn, aval) for site, aval in avals.items()}
     specs = {site: PartitionSpec(axes[site]) if axes[site] else PartitionSpec() for site in avals}
 
     def run(operands: Sequence[Any], probes: Probes) -> tuple[list[Any], TagResults]:
-        own = {site: probe[0] if axes[site] else probe for site, probe in probes.items()}
+        own = {site: _own_shard(probe) if axes[site] else probe for site, probe in probes.items()}
         results, (values, reached) = bodies[0](operands, own)
         return results, ({site: v[None] if axes[site] else v for site, v in values.items()}, reached)
 

@@ -9,7 +9,7 @@ from, so that the program is one piece from each site to the next.
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def run(
     for i, site in enumerate(sites):
         for depth in range(1, len(site.path) + 1, 2):
             inside.setdefault(site.path[:depth], {})[i] = site
-    join = operator.add if wide else _cut if cut else _probed
+    join = operator.add if wide else _cut if cut else _joined
     results, found = _Run(inside, join, wide).program(program.jaxpr, program.consts, leaves, probes, ())
     output, aux = jax.tree.unflatten(jax.tree.structure((program.output, program.aux)), map(_array, results))
     return output, aux, found
@@ -197,6 +197,54 @@ def _custom_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]
 
     call.defvjp(lambda *operands: (call(*operands), operands), backward)
     return call(*operands)
+
+
+class Forced(NamedTuple):
+    """A probe with what a reference has at its site, which all that comes before and after is computed from.
+
+    Attributes:
+      probe: None where there is no gradient.
+      value: the reference's value.
+      bar: the reference's gradient, None where it has none: then what comes from behind goes on.
+    """
+
+    probe: Any
+    value: Any
+    bar: Any
+
+
+def _joined(value: Value, probe: Any) -> Any:
+    if not isinstance(probe, Forced):
+        return _probed(value, probe)
+    if probe.probe is None:
+        return probe.value
+    if probe.bar is None:
+        return _forced_value(value, probe.probe, probe.value)
+    return _forced(value, *probe)
+
+
+@jax.custom_vjp
+def _forced(value: Value, probe: Value, reference: Value, bar: Value) -> Any:
+    """The reference's value; back to `value` flows the reference's gradient, and to the probe what really comes."""
+    return reference
+
+
+_forced.defvjp(
+    lambda value, probe, reference, bar: (reference, bar),
+    lambda bar, result_bar: (bar, result_bar, jnp.zeros_like(bar), jnp.zeros_like(bar)),
+)
+
+
+@jax.custom_vjp
+def _forced_value(value: Value, probe: Value, reference: Value) -> Any:
+    """The reference's value; what comes from behind goes on."""
+    return reference
+
+
+_forced_value.defvjp(
+    lambda value, probe, reference: (reference, None),
+    lambda _, result_bar: (result_bar, result_bar, jnp.zeros_like(result_bar)),
+)
 
 
 @jax.custom_jvp

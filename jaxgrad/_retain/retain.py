@@ -1,16 +1,20 @@
 """retain_grads and retain_vjp: the value and gradient of every tagged intermediate."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 from jax import lax
 from jax.tree_util import Partial
 
+from jaxgrad._errors import TagError
 from jaxgrad._names.bound import observing
+from jaxgrad._program.interpreter import Forced
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
+from jaxgrad._retain.forced import references
 from jaxgrad._retain.selection import name_patterns
 from jaxgrad._types import P, PyTree, Value
 
@@ -19,7 +23,9 @@ def retain_grads(
     fun: Callable[P, Any],
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
-    names: str | Iterable[str] | None = None,
+    names: str | Iterable[str] | Mapping[str, str] | None = None,
+    *,
+    forced: Record | Mapping[Any, Any] | None = None,
 ) -> Callable[P, Record]:
     r"""Transforms `fun` to return the value and gradient of each of its tagged intermediates.
 
@@ -41,6 +47,10 @@ def retain_grads(
       names: names or globs (`*`, `?`) of the tags to retain, None for all. With "h" tagged several times, "h" is
         all of them and "h[0]" the first. `jax.ad_checkpoint.checkpoint_name`s are retained too where `names` asks
         for them.
+      forced: a reference, as `compare` takes it, whose values and gradients stand in at the tags that it has: what
+        follows a tag is computed from the reference's value, and what flows back to before it is the reference's
+        gradient. So each piece from tag to tag shows its own mistake and no other's; `values` and `grads` are what the
+        pieces make of it. Where the reference calls the tags differently, `names` is the dict of `align`.
 
     Returns:
       A function of the same arguments that returns a `Record`: output, values and grads by name, arg_grads.
@@ -50,7 +60,8 @@ def retain_grads(
       TagError: no tag by a name in `names`, or none at all; a tag that is bypassed, in the body of a custom_jvp
         or custom_vjp function, or anywhere else where its gradient would be misleading.
       OutputError: the output is no real scalar: use `retain_vjp`.
-      InputError: `argnums` is out of range, or names an argument that has no gradient.
+      InputError: `argnums` is out of range, or names an argument that has no gradient; `forced` knows none of the
+        tags, or has one in another shape.
 
     Example:
       >>> import jax.numpy as jnp
@@ -65,11 +76,15 @@ def retain_grads(
       [0.        1.5231884] [1. 1.]
     """
 
-    patterns = name_patterns(names)
+    pairs = names if isinstance(names, Mapping) else None
+    patterns = None if isinstance(names, Mapping) else name_patterns(names)
+    if pairs is not None and forced is None:
+        raise TagError("`names` is a dict, which goes with `forced`; expected names or globs, or None for every tag.")
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
-        retained = _retain(trace_call(fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns))
+        planned = trace_call(fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns)
+        retained = _retain(planned, {} if forced is None else references(planned.sites, forced, pairs))
         arg_grads, grads = retained.pullback(_one(retained.output))
         return Record(
             output=retained.output,
@@ -129,12 +144,13 @@ class _Retained(NamedTuple):
     pullback: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
-def _retain(planned: TracedCall) -> _Retained:
+def _retain(planned: TracedCall, forced: Mapping[int, Forced] = MappingProxyType({})) -> _Retained:
     """One `jax.vjp`: the output, the values, and what pulls a cotangent back to all of them."""
     sites = planned.sites
 
     def forward(leaves: list[Any], probes: dict[int, Any]) -> Any:
-        output, aux, found = planned.run(leaves, probes)
+        joined = probes | {i: at._replace(probe=probes.get(i)) for i, at in forced.items()}
+        output, aux, found = planned.run(leaves, joined)
         return output, (aux, found)
 
     probes = {i: site.probe() for i, site in enumerate(sites) if site.note is None}
