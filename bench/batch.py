@@ -174,8 +174,8 @@ def timed(calls: dict[str, Call], repeats: int, want: dict[str, np.ndarray] | No
         for _ in range(3):  # compiled, and memory lent, used again, donated
             check(name, jax.block_until_ready(call()), want or {})
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
+    for turn in range(repeats):  # there and back: each comes before and after each other
+        for name, call in list(calls.items())[:: -1 if turn % 2 else 1]:
             begun = time.perf_counter()
             jax.block_until_ready(call())
             taken[name].append(time.perf_counter() - begun)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxgrad._batch import threads
 from jaxgrad._batch.memory import LARGE, Memories, write
-from jaxgrad._batch.out import check_donated, check_structure, check_written
+from jaxgrad._batch.out import check_donated, check_kind, check_structure, check_written
 from jaxgrad._batch.packed import unpack
 from jaxgrad._batch.program import Program
 from jaxgrad._batch.rows import read
@@ -159,18 +159,24 @@ class Batched:
         return memory.lend(results, args)
 
     def _into(self, out: PyTree, args: tuple[Any, ...]) -> PyTree:
-        leaves = jax.tree.leaves(out)
         if self._packed is not None:
             raise InputError("packed results are views of one array, and there is an out; leave one of them out.")
+        leaves, own = jax.tree.leaves(out), jax.tree.leaves(args)
         if isinstance(next(iter(leaves), None), np.ndarray):
             return self._into_numpy(out, leaves, args)
-        own = jax.tree.leaves(args)
         if any(map(_is_tracer, own)):
             return self._new(*args)
+        check_kind(leaves, jax.Array)
+        if self._split is None and not self._memories:
+            try:
+                return self._over(out, *args)
+            except (RuntimeError, ValueError):  # JAX refuses what was used before or is used twice: it costs no call
+                check_donated(leaves, own)
+                raise
         check_donated(leaves, own)
         if self._split is not None:
             return self._split(out, args)
-        return self._over(self._memories.of(args).reclaim(out) if self._memories else out, *args)
+        return self._over(self._memories.of(args).reclaim(out), *args)
 
     def _into_numpy(self, out: PyTree, leaves: Sequence[np.ndarray[Any, Any]], args: tuple[Any, ...]) -> PyTree:
         if _is_traced(args):

@@ -29,8 +29,7 @@ def check_structure(out: PyTree, results: PyTree) -> None:
 
 
 def check_donated(leaves: Sequence[Leaf], args: Sequence[Leaf]) -> None:
-    """Whether these are arrays of JAX's that can be written over."""
-    _check_kind(leaves, jax.Array)
+    """Whether these arrays of JAX's can be written over."""
     if any(leaf.is_deleted() for leaf in leaves):
         raise InputError("out was used before; expected the last result, which one call can use.")
     own = set(map(id, leaves))
@@ -42,7 +41,7 @@ def check_donated(leaves: Sequence[Leaf], args: Sequence[Leaf]) -> None:
 
 def check_written(leaves: Sequence[Leaf], rows: Rows) -> None:
     """Whether these are arrays of NumPy's that can be written to, block by block, while `rows` are read."""
-    _check_kind(leaves, np.ndarray)
+    check_kind(leaves, np.ndarray)
     if not all(leaf.flags.writeable for leaf in leaves):
         raise InputError("out holds a NumPy array that is read-only; expected one that can be written to.")
     if any(np.shares_memory(*pair) for pair in combinations(leaves, 2)):
@@ -54,7 +53,8 @@ def check_written(leaves: Sequence[Leaf], rows: Rows) -> None:
                 raise _shared()
 
 
-def _check_kind(leaves: Sequence[Leaf], kind: type[Any]) -> None:
+def check_kind(leaves: Sequence[Leaf], kind: type[Any]) -> None:
+    """Whether all are arrays of JAX's, or all of NumPy's."""
     for found in set(map(type, leaves)):
         if not issubclass(found, kind):
             raise InputError(
