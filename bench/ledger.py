@@ -82,7 +82,7 @@ def measure(fun, x, w, repeats):
             read(x, w * (1 + 0.01 * i))
             times.append(time.perf_counter() - start)
     start = time.perf_counter()
-    found._repr_svg_()
+    found._repr_html_()
     drawn = time.perf_counter() - start
     return found, first, times, counter.n, drawn
 

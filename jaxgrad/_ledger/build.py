@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgrad._graph.derivative import local as local_formula
-from jaxgrad._graph.formula import written
 from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad._ledger.jacobians import AS_THEY_ARE, OTHERS_AND_FALSE, OTHERS_AND_TRUE, Derivatives
 from jaxgrad._ledger.node_names import Origin, size_of
@@ -32,7 +30,9 @@ def read_graph(plan: LedgerPlan, leaves: Sequence[Any]) -> Graph:
             local = blocks.get((s, target))
             contribution = _contribution(bars[target], local) if local is not None else pulled[s, target]
             for edge in _edges(plan, s, target, local, np.asarray(contribution), used):
-                edges[edge.source, edge.target] = replace(edge, formula=_formula(plan, edge))
+                edges[edge.source, edge.target] = replace(
+                    edge, formula=plan.rule(edge.source, edge.target, np.shape(edge.contribution))
+                )
     nodes = _nodes(plan, jax.device_get(leaves), grads, values, reached, output)
     if plan.by_operation:
         nodes, edges = _on_the_way(plan, nodes, edges)
@@ -113,14 +113,6 @@ def _edges(
             yield Edge(name, target, None if columns is None else columns[..., i][()], share, note)
 
 
-def _formula(plan: LedgerPlan, edge: Edge) -> str:
-    """The local derivative in symbols."""
-    target = plan.formulas.get(edge.target)
-    if target is None:
-        return ""
-    return local_formula(target, (edge.source, edge.target), np.shape(edge.contribution), plan.output)
-
-
 def _why_no_local(source: Origin, aval: Aval) -> str:
     if jnp.issubdtype(source.aval.dtype, jnp.complexfloating) or jnp.issubdtype(aval.dtype, jnp.complexfloating):
         return "complex: the local derivative is no one array; the contribution is pulled back"
@@ -146,8 +138,7 @@ def _nodes(
         nodes[site.name] = Node(site.name, kind, values[i][()], grad, note, bool(site.nest))
     if plan.output not in nodes:
         nodes[plan.output] = Node(plan.output, "output", output[()], np.ones_like(output)[()])
-    texts = {name: written(formula) for name, formula in plan.formulas.items()}
-    return {name: replace(node, formula=texts.get(name, "")) for name, node in nodes.items()}
+    return {name: replace(node, formula=plan.texts.get(name, "")) for name, node in nodes.items()}
 
 
 def _on_the_way(

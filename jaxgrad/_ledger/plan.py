@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from jaxgrad._graph.formula import Formula
+from jaxgrad._graph.derivative import local
+from jaxgrad._graph.formula import Formula, written
 from jaxgrad._ledger.jacobians import JacobianSpec, dependence, derivatives
 from jaxgrad._ledger.node_names import Origin, Split, argument_sources, free, size_of
 from jaxgrad._names.bound import Observer, observing
@@ -99,6 +100,23 @@ class LedgerPlan:
         """Name of each node that is computed -> what it is computed by."""
         given = [argument(source.name, source.aval.shape, source.elements) for source in self.arguments]
         return {target: found.whole for target, found in formulas(self.traced, self.sites, given, self.output).items()}
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Name of each node that is computed -> its formula as text."""
+        return {name: written(formula) for name, formula in self.formulas.items()}
+
+    def rule(self, source: str, target: str, shape: tuple[int, ...]) -> str:
+        """The local derivative between two nodes in symbols; `shape` is the source's. Read once."""
+        if (source, target) not in self._rules:
+            formula = self.formulas.get(target)
+            text = "" if formula is None else local(formula, (source, target), shape, self.output)
+            self._rules[source, target] = text
+        return self._rules[source, target]
+
+    @cached_property
+    def _rules(self) -> dict[tuple[str, str], str]:
+        return {}
 
     @cached_property
     def compute(self) -> Callable[..., Any]:
