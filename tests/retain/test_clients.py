@@ -235,3 +235,131 @@ def test_the_oracles_tell_a_gradient_that_is_wrong(weights, data, oracle):
                                              + 2 * w.b2, "scores") - y) ** 2))(weights)  # fmt: skip
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         agree(wrong, want)
+
+
+# Other libraries' own layers and solvers, each beside what JAX alone says of them
+
+
+def agrees_with_grad(fun, *args, name, want):
+    """The gradient of a tag is `want`, and those of the arguments are `jax.grad`'s."""
+    record = retain_grads(fun)(*args)
+    np.testing.assert_allclose(record.grads[name], want, **CLOSE)
+    got, plain = record.arg_grads, jax.grad(fun, argnums=tuple(range(len(args))), allow_int=True)(*args)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(plain), strict=False):
+        np.testing.assert_allclose(a, b, **CLOSE)
+    return record
+
+
+def test_linen_layers(data):
+    linen = pytest.importorskip("flax.linen")
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return jnp.sum(tag(linen.Dense(2)(linen.LayerNorm()(x)), "scores") ** 2)
+
+    net, (x, _) = Net(), data
+    params = net.init(jax.random.key(0), x)
+    scores = retain_grads(net.apply)(params, x).values["scores"]
+    agrees_with_grad(net.apply, params, x, name="scores", want=2 * scores)
+
+
+def test_nnx_variables_that_are_refs(data):
+    x, _ = data
+    kernel = nnx.Linear(3, 2, rngs=nnx.Rngs(0)).kernel[...]
+
+    def loss(kernel, x):
+        total = nnx.Variable(jnp.zeros(2), ref=True)
+        for row in x:
+            total[...] += tag(row @ kernel, "row")
+        return jnp.sum(total[...] ** 2)
+
+    record = retain_grads(loss)(kernel, x)
+    assert len(record.names) == len(x)
+    for name in record.names:
+        np.testing.assert_allclose(record.grads[name], 2 * np.sum(x @ np.asarray(kernel), axis=0), **CLOSE)
+
+
+def test_haiku_layers(data):
+    haiku = pytest.importorskip("haiku")
+    x, _ = data
+    net = haiku.without_apply_rng(haiku.transform(lambda x: jnp.sum(tag(haiku.Linear(2)(jnp.tanh(x)), "s") ** 2)))
+    params = net.init(jax.random.key(0), x)
+    scores = retain_grads(net.apply)(params, x).values["s"]
+    agrees_with_grad(net.apply, params, x, name="s", want=2 * scores)
+
+
+def test_equinox_attention_whose_dropout_is_a_python_float(data):
+    x, _ = data
+    attention = eqx.nn.MultiheadAttention(1, 3, dropout_p=0.0, key=jax.random.key(0))
+
+    def loss(attention, x):
+        return jnp.sum(tag(attention(x, x, x), "o") ** 2)
+
+    record = retain_grads(loss)(attention, x)
+    np.testing.assert_allclose(record.grads["o"], 2 * record.values["o"], **CLOSE)
+    for a, b in zip(
+        jax.tree.leaves(record.arg_grads[0]), jax.tree.leaves(eqx.filter_grad(loss)(attention, x)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, **CLOSE)
+
+
+def test_a_diffrax_solution():
+    diffrax = pytest.importorskip("diffrax")
+
+    def loss(y):
+        term, solver = diffrax.ODETerm(lambda t, y, args: -y), diffrax.Euler()
+        start, step = tag(2 * y, "start"), diffrax.ConstantStepSize()
+        solution = diffrax.diffeqsolve(term, solver, 0.0, 1.0, 0.25, start, stepsize_controller=step)
+        return jnp.sum(tag(solution.ys[-1], "end"))
+
+    record = retain_grads(loss)(jnp.array([1.0, -2.0]))
+    np.testing.assert_allclose(record.grads["start"], np.full(2, 0.75**4), **CLOSE)  # four steps of y - y / 4
+    np.testing.assert_array_equal(record.grads["end"], np.ones(2))
+
+
+def test_an_optimistix_root():
+    optimistix = pytest.importorskip("optimistix")
+
+    def loss(a):
+        square = tag(3 * a, "square")
+        found = optimistix.root_find(lambda y, s: y**2 - s, optimistix.Newton(1e-6, 1e-6), jnp.float32(1), square)
+        return tag(found.value, "root")
+
+    record = retain_grads(loss)(jnp.float32(3))
+    np.testing.assert_allclose(record.values["root"], 3, **CLOSE)
+    np.testing.assert_allclose(record.grads["square"], 1 / 6, **CLOSE)
+
+
+def test_a_numpyro_density():
+    numpyro = pytest.importorskip("numpyro")
+    normal = numpyro.distributions.Normal
+
+    def loss(mean):
+        return -tag(normal(tag(2 * mean, "mean"), 1.0).log_prob(jnp.array([0.5, 1.5])), "log_prob").sum()
+
+    record = retain_grads(loss)(jnp.float32(1))
+    np.testing.assert_allclose(record.grads["mean"], 2.0, **CLOSE)  # sum of 2 - 0.5 and 2 - 1.5
+
+
+def test_a_jraph_graph_whose_counts_are_integers():
+    jraph = pytest.importorskip("jraph")
+    graph = jraph.GraphsTuple(
+        nodes=jnp.array([[1.0], [2.0], [3.0]]),
+        edges=None,
+        senders=jnp.array([0, 1]),
+        receivers=jnp.array([1, 2]),
+        n_node=jnp.array([3]),
+        n_edge=jnp.array([2]),
+        globals=None,
+    )
+
+    def loss(graph):
+        named = tag(graph, "graph")
+        sums = jraph.segment_sum(named.nodes[graph.senders], graph.receivers, 3)
+        return jnp.sum(tag(sums, "sums") ** 2)
+
+    record = retain_grads(loss)(graph)
+    np.testing.assert_allclose(record.grads["sums"], [[0.0], [2.0], [4.0]], **CLOSE)
+    np.testing.assert_allclose(record.grads["graph.nodes"], [[2.0], [4.0], [0.0]], **CLOSE)
+    assert record.notes["graph.senders"] == "int32 has no gradient"
