@@ -1,6 +1,7 @@
 """The shipped notebooks: run as a reader runs them, and held to the document's lines."""
 
 import json
+import os
 import warnings
 from importlib.resources import files
 
@@ -27,6 +28,8 @@ def printed(cell):
 
 @pytest.fixture(scope="module", params=SHIPPED)
 def executed(request):
+    if request.param == "port_a_model.ipynb" and os.environ.get("JAXGRAD_REQUIRE_TORCH") != "1":
+        pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the kernel's sockets and event loop, none of them ours
@@ -51,6 +54,16 @@ def test_the_document_is_printed_line_by_line(executed):
         want = [f"{label} {digits}" for _, place, label, _, digits in PRINTED if place == cell]
         (ran,) = [ran for ran in notebook.cells if ran.id == f"jax-{cell}"]
         assert printed(ran).splitlines() == want
+
+
+def test_both_mistakes_of_the_port_are_found_by_name(executed):
+    name, notebook = executed
+    if name != "port_a_model.ipynb":
+        pytest.skip("it ports nothing")
+    found = {cell.id: printed(cell) for cell in notebook.cells if cell.cell_type == "code"}
+    assert found["parted"] == "the first to differ: act\n"
+    assert found["forced"] == "['act', 'out']\n"
+    assert found["right"] == "True\n"
 
 
 def test_every_cell_of_the_document_stands_before_the_one_that_it_became():
