@@ -17,10 +17,10 @@ from jaxgrad._types import Aval, PyTree
 Array = np.ndarray[Any, Any]
 
 
-def read_graph(plan: LedgerPlan, leaves: Sequence[Any]) -> Graph:
-    """The ledger's numbers, by one compiled program, and its graph."""
+def read_graph(plan: LedgerPlan, leaves: Sequence[Any]) -> tuple[Graph, Any]:
+    """The ledger's numbers, by one compiled program, as its graph; and the auxiliary data."""
     leaves = list(leaves)
-    output, values, reached, grads, found = jax.device_get(plan.compute(leaves, np.int32(AS_THEY_ARE)))
+    output, aux, values, reached, grads, found = jax.device_get(plan.compute(leaves, np.int32(AS_THEY_ARE)))
     bars = dict(zip(plan.targets, [*grads[len(plan.arguments) :], np.ones_like(output)], strict=False))
     blocks, pulled = _blocks(plan, found), _pulled(plan, found)
     used = _used_elements(plan, leaves, blocks)
@@ -37,7 +37,7 @@ def read_graph(plan: LedgerPlan, leaves: Sequence[Any]) -> Graph:
     if plan.by_operation:
         nodes, edges = _on_the_way(plan, nodes, edges)
     arrays = {source.name: (source.aval.shape, source.elements) for source in plan.arguments if source.elements}
-    return Graph(nodes, edges, plan.output, arrays)
+    return Graph(nodes, edges, plan.output, arrays), plan.call.aux(aux)
 
 
 def _blocks(plan: LedgerPlan, found: Sequence[Derivatives]) -> dict[tuple[int, str], Array]:

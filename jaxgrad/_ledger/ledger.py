@@ -35,10 +35,12 @@ class Ledger:
       graph: the nodes and edges as plain data.
       elsewhere: makes the graph of the same function at another input: at 1 a nearby one, at -1 one of the other sign,
         at a small number s the same input moved by s.
+      aux: with `has_aux`, what the function returned beside its output.
     """
 
     graph: Graph
     elsewhere: Callable[[float], Graph]
+    aux: Any = None
 
     @property
     def nodes(self) -> Mapping[str, Node]:
@@ -156,6 +158,7 @@ def ledger(
     fun: Callable[P, Any],
     names: str | Iterable[str] | None = None,
     *,
+    has_aux: bool = False,
     split: int | str | Iterable[str] | None = None,
 ) -> Callable[P, Ledger]:
     r"""Transforms `fun` to return its ledger: values, gradients, and every local derivative between them.
@@ -175,6 +178,7 @@ def ledger(
     Args:
       fun: pure function of pytrees that returns a real scalar.
       names: names or globs of the tags that become nodes, None for all: as for `retain_grads`.
+      has_aux: does `fun` return a pair of the output and auxiliary data?
       split: which arguments' elements are nodes of their own: those of these names (`"w"`, `"p['b']"`), or arrays of
         up to so many elements (0 for none); None for vectors, where they are few in all.
 
@@ -215,12 +219,10 @@ def ledger(
         rest = [leaf for i, leaf in enumerate(leaves) if i not in set(varied)]
         key = (structure, tuple(varied), tuple(_type(leaves[i]) for i in varied), tuple(map(_constant, rest)))
         if key not in plans:
-            plans[key] = plan_ledger(fun, args, kwargs, varied, patterns, apart)
+            plans[key] = plan_ledger(fun, args, kwargs, varied, patterns, apart, has_aux=has_aux)
         plan, varied_leaves = plans[key], [leaves[i] for i in varied]
-        return Ledger(
-            read_graph(plan, varied_leaves),
-            lambda where: read_graph(plan, [_moved(leaf, where) for leaf in varied_leaves]),
-        )
+        graph, aux = read_graph(plan, varied_leaves)
+        return Ledger(graph, lambda where: read_graph(plan, [_moved(leaf, where) for leaf in varied_leaves])[0], aux)
 
     return read
 

@@ -1,6 +1,5 @@
 """A program cut at its nodes, so that its derivatives are those from one node to the next."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,23 +7,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import tree_flatten, tree_unflatten
 
 from jaxgrad._graph.derivative import local
 from jaxgrad._graph.formula import Formula, written
 from jaxgrad._ledger.jacobians import JacobianSpec, dependence, derivatives
 from jaxgrad._ledger.node_names import Origin, Split, argument_sources, free, size_of
-from jaxgrad._names.bound import Observer, observing
+from jaxgrad._names.bound import observing
 from jaxgrad._program.find_sites import operations, output_site, tagged
 from jaxgrad._program.formula import formulas
 from jaxgrad._program.interpreter import run
-from jaxgrad._program.jaxpr import Program, trace
+from jaxgrad._program.jaxpr import Program
 from jaxgrad._program.operation import argument
-from jaxgrad._program.refs import IN_LEDGER, IN_REVERSE, refuse_refs
+from jaxgrad._program.refs import IN_LEDGER, refuse_refs
 from jaxgrad._program.segments import Kind, Piece, segments
 from jaxgrad._program.sites import Site
-from jaxgrad._retain.arguments import check_scalar
-from jaxgrad._retain.selection import refusing, select
+from jaxgrad._retain.call import TracedCall, trace_call
+from jaxgrad._retain.selection import select
 from jaxgrad._types import Value
 
 JACOBIAN = 128  # a local derivative is kept between nodes of up to so many elements ...
@@ -36,22 +34,22 @@ class LedgerPlan:
     """A program cut at its nodes: all that is known before there are numbers, and what computes them.
 
     Attributes:
-      traced: the program.
-      sites: every intermediate, with a gradient or without.
+      call: the traced call; its sites are the intermediates, with a gradient or without.
       by_operation: are they operations, for want of tags?
       arguments: the arguments' arrays.
       output: name of the output.
       output_site: which of the sites is the output; None if none is.
-      refuse: what to call at a tag that is bound as the program is differentiated.
     """
 
-    traced: Program
-    sites: tuple[Site, ...]
+    call: TracedCall
     by_operation: bool
     arguments: tuple[Origin, ...]
     output: str
     output_site: int | None
-    refuse: Observer
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        return self.call.sites
 
     @cached_property
     def probed(self) -> list[int]:
@@ -68,7 +66,7 @@ class LedgerPlan:
     def targets(self) -> dict[str, Any]:
         """Name of each node that is computed -> its type; the output is the last, or one of the intermediates."""
         found = {source.name: source.aval for source in self.sources[len(self.arguments) :]}
-        return found if self.output_site is not None else {**found, self.output: self.traced.output}
+        return found if self.output_site is not None else {**found, self.output: self.call.program.output}
 
     @cached_property
     def small(self) -> set[str]:
@@ -99,7 +97,9 @@ class LedgerPlan:
     def formulas(self) -> dict[str, Formula]:
         """Name of each node that is computed -> what it is computed by."""
         given = [argument(source.name, source.aval.shape, source.elements) for source in self.arguments]
-        return {target: found.whole for target, found in formulas(self.traced, self.sites, given, self.output).items()}
+        return {
+            target: found.whole for target, found in formulas(self.call.program, self.sites, given, self.output).items()
+        }
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -120,7 +120,7 @@ class LedgerPlan:
 
     @cached_property
     def compute(self) -> Callable[..., Any]:
-        """(Arguments, numbers) -> output, values, reached, the gradient of each source, derivatives of each kind.
+        """(Arguments, numbers) -> output, aux, values, reached, the gradient of each source, derivatives of each kind.
 
         The gradients are those of the whole program, found without the local derivatives; see `derivatives`.
         """
@@ -128,20 +128,20 @@ class LedgerPlan:
 
         def compute(leaves: Sequence[Any], numbers: Value) -> Any:
             probes = {i: self.sites[i].probe() for i in self.probed}
-            with observing(self.refuse):
-                result, pullback, (values, reached) = jax.vjp(self._whole, leaves, probes, has_aux=True)
+            with observing(self.call.refuse):
+                result, pullback, (aux, values, reached) = jax.vjp(self._whole, leaves, probes, has_aux=True)
                 leaf_bars, probe_bars = pullback(jnp.ones_like(result))
             grads = [*leaf_bars, *(self.sites[i].present(probe_bars[i]) for i in self.probed)]
             arrays = [*leaves, *(values[i] for i in self.probed), *constants]
             bars = [*grads[len(leaves) :], jnp.ones_like(result)]
             found = [derivatives(*kind, arrays, bars, numbers) for kind in kinds]
-            return result, values, reached, grads, found
+            return result, aux, values, reached, grads, found
 
         return jax.jit(compute)
 
     def _whole(self, leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
-        result, _, (values, reached) = run(self.traced, self.sites, leaves, probes)
-        return result, ({i: site.present(values[i]) for i, site in enumerate(self.sites)}, reached)
+        result, aux, (values, reached) = self.call.run(leaves, probes)
+        return result, (aux, {i: site.present(values[i]) for i, site in enumerate(self.sites)}, reached)
 
     @cached_property
     def _segments(self) -> tuple[list[Kind], list[Any]]:
@@ -152,7 +152,7 @@ class LedgerPlan:
         """Every target, computed from the sources before it alone."""
         leaves, given = sources[: len(self.arguments)], sources[len(self.arguments) :]
         probes = {i: self.sites[i].raw(value) for i, value in zip(self.probed, given, strict=True)}
-        result, _, (values, _) = run(self.traced, self.sites, leaves, probes, cut=True)
+        result, _, (values, _) = run(self.call.program, self.sites, leaves, probes, cut=True)
         computed = [self.sites[i].present(values[i]) for i in self.probed]
         return computed if self.output_site is not None else [*computed, result]
 
@@ -170,25 +170,25 @@ def plan_ledger(
     varied: list[int],
     patterns: tuple[str, ...] | None,
     split: Split,
+    *,
+    has_aux: bool,
 ) -> LedgerPlan:
-    leaves, structure = tree_flatten(args)
+    """Traces a call and cuts it at its tags, or, where it has none and none is asked for, at its operations."""
+    by_operation = False
 
-    @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
-    def flat(*varied_leaves: Any) -> tuple[Any, None]:
-        given = dict(zip(varied, varied_leaves, strict=True))
-        return fun(*tree_unflatten(structure, [given.get(i, leaf) for i, leaf in enumerate(leaves)]), **kwargs), None
+    def choose(program: Program) -> Sequence[Site]:
+        nonlocal by_operation
+        found = tagged(program)
+        by_operation = patterns is None and not any(site.by_tag for site in found)
+        return operations(program) if by_operation else select(found, patterns)
 
-    traced = trace(flat, [leaves[i] for i in varied])
-    refuse_refs(traced, {**IN_REVERSE, **IN_LEDGER})
-    check_scalar(traced.output)
-    found = tagged(traced)
-    by_operation = patterns is None and not any(site.by_tag for site in found)
-    sites = operations(traced) if by_operation else select(found, patterns)
-    at = output_site(traced, sites)
-    taken = {site.name for site in sites}
-    output = sites[at].name if at is not None else free("output", taken, "result")
+    call = trace_call(fun, args, kwargs, has_aux=has_aux, names=patterns, choose=choose)
+    refuse_refs(call.program, IN_LEDGER)
+    at = output_site(call.program, call.sites)
+    taken = {site.name for site in call.sites}
+    output = call.sites[at].name if at is not None else free("output", taken, "result")
     arguments = argument_sources(fun, args, varied, {*taken, output}, split)
-    return LedgerPlan(traced, sites, by_operation, tuple(arguments), output, at, refusing(patterns))
+    return LedgerPlan(call, by_operation, tuple(arguments), output, at)
 
 
 def _small(sources: Sequence[Origin], targets: Mapping[str, Any]) -> set[str]:

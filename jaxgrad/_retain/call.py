@@ -68,8 +68,14 @@ def trace_call(
     has_aux: bool = False,
     names: str | Iterable[str] | None = None,
     scalar: bool = True,
+    choose: Callable[[Program], Sequence[Site]] | None = None,
 ) -> TracedCall:
-    """Traces `fun(*args, **kwargs)` and selects its tags; every error that the call deserves is raised here."""
+    """Traces `fun(*args, **kwargs)` and selects its tags; every error that the call deserves is raised here.
+
+    Args:
+      scalar: has the output to be a real scalar?
+      choose: the program's sites, in place of its tags by the names in `names`.
+    """
     leaves, structure = tree_flatten(args)
     varied = differentiable(args, argnums)
     static_aux: dict[int, Any] = {}
@@ -95,7 +101,7 @@ def trace_call(
         return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
 
     patterns = name_patterns(names)
-    sites = select(tagged(traced), patterns)
+    sites = select(tagged(traced), patterns) if choose is None else choose(traced)
     return TracedCall(
         traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux), refusing(patterns)
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgrad import InputError, complex_step, ledger, retain_grads, retain_vjp, tag
+from jaxgrad import InputError, OutputError, complex_step, ledger, retain_grads, retain_vjp, tag
 
 X = jnp.array([0.5, -1.0, 2.0])
 
@@ -72,6 +72,18 @@ def test_retain_vjp_takes_auxiliary_data():
     np.testing.assert_array_equal(pullback(X)[0][0], 2 * X)
     np.testing.assert_array_equal(aux["x"], X)
     assert aux["label"] == "a"
+
+
+def test_a_ledger_takes_auxiliary_data():
+    def fun(x):
+        return jnp.sum(tag(x * x, "squares")), {"twice": 2 * x, "label": "a"}
+
+    found = ledger(fun, has_aux=True)(X)
+    np.testing.assert_array_equal(found.nodes["squares"].value, X * X)
+    np.testing.assert_array_equal(found.aux["twice"], 2 * X)
+    assert found.aux["label"] == "a"
+    with pytest.raises(OutputError, match=r"with has_aux, fun returns a .*; expected a pair"):
+        ledger(lambda x: jnp.sum(tag(x, "x")), has_aux=True)(X)
 
 
 def test_a_ledger_leaves_the_settings_of_an_object_alone():
