@@ -26,6 +26,7 @@ def nodes(fun, *args):
         (lambda x: 1 / x**2, (2.0,), "1/x**2"),
         (lambda x: jnp.exp(-x) - 0.5, (2.0,), "exp(-x) - 0.5"),
         (lambda x: jnp.where(x > 0, x, 2 * x), (2.0,), "where(x > 0, x, 2*x)"),
+        (lambda x: lax.select(x > 0, x, 2 * x), (2.0,), "where(x > 0, x, 2*x)"),
         (lambda x: jax.nn.relu(x) + jax.nn.sigmoid(x), (2.0,), "relu(x) + sigmoid(x)"),
         (lambda x: jnp.maximum(x, 0.0), (2.0,), "maximum(x, 0)"),
         (lambda v: v[0] * v[1] - v[-1], (jnp.ones(3),), "v0*v1 - v2"),

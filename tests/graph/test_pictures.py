@@ -36,6 +36,8 @@ def test_arrows_start_and_end_at_the_edges_of_their_boxes(placed):
             left, top, right, bottom = rect(boxes[name], 6)
             assert left <= x <= right
             assert top <= y <= bottom
+            left, top, right, bottom = rect(boxes[name], -1)
+            assert not (left < x < right and top < y < bottom)
 
 
 def test_faults_are_seen():
