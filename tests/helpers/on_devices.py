@@ -21,10 +21,15 @@ def equal(batched, mesh, count):
     return spread and all(np.array_equal(leaf, one) for leaf, one in zip(jax.tree.leaves(again), want, strict=True))
 
 
+def empty_results_can_be_read(mesh):
+    return np.asarray(batch(lambda x: jax.numpy.zeros((0, 3)) * x, mesh=mesh)(np.ones(256, np.float32))).shape
+
+
 def main():
     batched = batch(neuron.backprop, (0, None))
     for types in (AxisType.Auto, AxisType.Explicit):
         mesh = jax.make_mesh((2, len(jax.devices()) // 2), ("a", "b"), axis_types=(types, types))
+        assert empty_results_can_be_read(mesh) == (256, 0, 3)
         for count in (1, 2, 7, 100_000, 100_001):
             verdict = "equal" if equal(batched, mesh, count) else "DIFFERENT"
             sys.stdout.write(f"{types.name} {count} {verdict}\n")
