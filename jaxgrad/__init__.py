@@ -17,6 +17,7 @@ from jaxgrad._graph.grade import Grade
 from jaxgrad._graph.graph import Edge, Node
 from jaxgrad._ledger.ledger import Ledger, ledger
 from jaxgrad._names.tag import tag
+from jaxgrad._names.watch import watch
 from jaxgrad._record import Record
 from jaxgrad._retain.retain import retain_grads, retain_vjp
 
@@ -53,5 +54,6 @@ __all__ = [
     "retain_vjp",
     "tag",
     "taylor_order",
+    "watch",
     "with_rounding",
 ]

@@ -11,7 +11,7 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from jaxgrad._errors import TagError
 from jaxgrad._names.bound import location, observe
-from jaxgrad._types import Leaf, PyTree
+from jaxgrad._types import Leaf, PyTree, Value
 
 T = TypeVar("T")
 
@@ -57,13 +57,19 @@ def _tag_leaf(leaf: Leaf, name: str, where: str) -> Any:
             f'tag "{name}" ({where}) is on a {type(leaf).__name__}, {leaf!r:.40}; expected an array. '
             "Tag the arrays in it, or leave it untagged."
         )
-    named = tag_p.bind(leaf, name=name, where=where, axes=())
+    named = tag_p.bind(leaf, name=name, where=where, axes=(), names_only=False)
     traced = isinstance(named, jax.core.Tracer)
     observe(name, where, traced)
     return named if traced else leaf  # nothing is traced: there is nothing to name
 
 
-# The primitive's `axes` are the axes of its operand that vmap has added, outermost vmap first.
+def name_operand(value: Value, name: str, where: str) -> None:
+    """Names a traced value where it stands, for all of its uses: the tag's result is of no use."""
+    tag_p.bind(value, name=name, where=where, axes=(), names_only=True)
+
+
+# The primitive's `axes` are the axes of its operand that vmap has added, outermost vmap first. With `names_only` it
+# is the operand that is retained, and not the result.
 tag_p = Primitive("tag")
 tag_p.def_impl(lambda value, **_: value)
 tag_p.def_abstract_eval(lambda aval, **_: aval)

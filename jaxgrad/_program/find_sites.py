@@ -11,7 +11,7 @@ from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
 from jaxgrad._program.control_flow import CONTROLS, manual, unsupported
 from jaxgrad._program.formula import library_name
-from jaxgrad._program.jaxpr import Path, Program, inner, opened
+from jaxgrad._program.jaxpr import Path, Program, inner, is_literal, opened
 from jaxgrad._program.operation import operation_name, softmaxes
 from jaxgrad._program.sites import Site, named
 from jaxgrad._types import Atom, Eqn, Jaxpr
@@ -59,13 +59,15 @@ def operations(program: Program) -> tuple[Site, ...]:
 def output_site(program: Program, sites: Sequence[Site]) -> int | None:
     """Which of the sites the output is, None if it is none of them."""
     origin = _origin(program.jaxpr, program.jaxpr.outvars[0], ())
-    return next((i for i, site in enumerate(sites) if (site.path, site.result) == origin), None)
+    return next((i for i, site in enumerate(sites) if site.place == origin), None)
 
 
 def _find(jaxpr: Jaxpr, path: Path, around: Site, *, in_shard_map: bool) -> Iterator[Site]:
     """The sites of a program in its order; `around` has what its surroundings impose on each."""
+    made: dict[Any, tuple[Path, int]] = {}
     for i, eqn in enumerate(jaxpr.eqns):
         here = (*path, i)
+        made.update((v, (here, k)) for k, v in enumerate(eqn.outvars))
         name = eqn.primitive.name
         vmaps = _vmaps(eqn)
         if eqn.primitive is tag_p or name == "name":
@@ -80,6 +82,8 @@ def _find(jaxpr: Jaxpr, path: Path, around: Site, *, in_shard_map: bool) -> Iter
                 aval=eqn.outvars[0].aval,
                 axes=eqn.params["axes"] if by_tag else (),
                 nest=vmaps,
+                names_only=eqn.params.get("names_only", False),
+                origin=None if is_literal(eqn.invars[0]) else made.get(eqn.invars[0]),
             )
         for j, body in enumerate(_bodies(eqn)):
             within = replace(

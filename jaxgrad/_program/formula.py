@@ -12,7 +12,10 @@ from jaxgrad._types import Atom, Eqn, Jaxpr
 
 def formulas(program: Program, sites: Sequence[Site], arguments: Sequence[Written], output: str) -> dict[str, Written]:
     """Name of each site, and of the output -> what it is computed by."""
-    reading = _Reading({(site.path, site.result): site.name for site in sites})
+    names: dict[tuple[Path, int], str] = {}
+    for site in sites:
+        names[(site.path, site.result) if site.place in names else site.place] = site.name
+    reading = _Reading(names)
     consts = [constant(value) for value in program.consts]
     found = reading.program(program.jaxpr, consts, arguments, ())
     return {output: found[0], **reading.found} if output not in reading.found else reading.found

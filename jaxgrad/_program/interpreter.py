@@ -81,13 +81,41 @@ class _Run:
         env: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], given, strict=True))
         values: dict[int, Any] = {}
         reached: dict[int, Any] = {}
+        named = self.named(jaxpr, path)
+        self.join_named(named, list(env), env, probes, values)
         for i, eqn in enumerate(jaxpr.eqns):
             operands = [self.read(env, atom) for atom in eqn.invars]
             results, (new_values, new_reached) = self.equation(eqn, operands, probes, (*path, i))
             values |= new_values
             reached |= new_reached
             env.update(zip(eqn.outvars, results, strict=True))
+            self.join_named(named, eqn.outvars, env, probes, values)
         return [self.read(env, atom) for atom in jaxpr.outvars], (values, reached)
+
+    def named(self, jaxpr: Jaxpr, path: Path) -> dict[Any, list[int]]:
+        """Variable -> the sites that name it by a tag whose result is of no use, in this program."""
+        found: dict[Any, list[int]] = {}
+        for i, eqn in enumerate(jaxpr.eqns):
+            here = (*path, i)
+            for k, site in self.inside.get(here, {}).items():
+                if site.names_only and site.path == here and not is_literal(eqn.invars[0]):
+                    found.setdefault(eqn.invars[0], []).append(k)
+        return found
+
+    def join_named(
+        self,
+        named: dict[Any, list[int]],
+        variables: Sequence[Any],
+        env: dict[Any, Any],
+        probes: Probes,
+        values: dict[int, Any],
+    ) -> None:
+        """Gives variables that are named the probes of their sites, from where they are computed on."""
+        for var in variables if named else ():
+            for i in named.get(var, ()):
+                values[i] = env[var] = _array(env[var])
+                if i in probes:
+                    env[var] = self.join(values[i], probes[i])
 
     def read(self, env: dict[Any, Any], atom: Atom) -> Any:
         if not is_literal(atom):
@@ -101,6 +129,8 @@ class _Run:
         sites = self.inside.get(here, {})
         at_it = any(site.path == here for site in sites.values())
         if at_it:
+            if eqn.params.get("names_only") and not is_literal(eqn.invars[0]):
+                return operands, ({}, {})
             with eqn.ctx.manager:
                 return self.joined(list(operands if self.wide else bind(eqn, operands)), sites, probes)
         if eqn.primitive.name in CONTROLS and (sites or self.wide):

@@ -47,15 +47,20 @@ def _flow(
     """
     live = variables(jaxpr.outvars, live_results) | variables(jaxpr.invars, live_refs)
     watched: list[tuple[Any, Path]] = []  # tags whose results do not reach the output, with what they are on
+    named: list[tuple[Any, Path]] = []  # tags that only name what they are on
     for i in reversed(range(len(jaxpr.eqns))):
         eqn, here = jaxpr.eqns[i], (*path, i)
         is_live = [v in live for v in eqn.outvars]
         if eqn.primitive is tag_p or eqn.primitive.name == "name":
             states.pop(here, None)
-            if not any(is_live):
+            if eqn.params.get("names_only"):
+                named.append((eqn.invars[0], here))
+            elif not any(is_live):
                 watched.append((eqn.invars[0], here))
         read_later = [is_ref(v.aval) and v in live for v in eqn.invars]
         live |= variables(eqn.invars, _flow_through(eqn, here, states, is_live, read_later, watched))
+    for operand, tag_path in named:
+        states[tag_path] = "live" if not is_literal(operand) and operand in live else "dead"
     unused: dict[int, list[Path]] = {}
     for operand, tag_path in watched:
         if is_literal(operand):

@@ -35,6 +35,8 @@ class Site:
       in_branch: is it unsure whether it is reached?
       in_while: is it in a while_loop?
       state: "live" if its result reaches the output; "bypassed" if only its operand does; "dead" if neither.
+      names_only: is it the tag's operand that is retained, in all of its uses, and not its result?
+      origin: where its value is computed, if that is known to be another equation: a path, and which of the results.
       hoisted: has JAX moved it out of the scan that it was traced in?
       unsupported: why its gradient would be wrong here, None if it would not.
     """
@@ -53,8 +55,15 @@ class Site:
     in_branch: bool = False
     in_while: bool = False
     state: str = "live"
+    names_only: bool = False
+    origin: tuple[Path, int] | None = None
     hoisted: bool = False
     unsupported: str | None = None
+
+    @property
+    def place(self) -> tuple[Path, int]:
+        """Where its value is computed, as far as that is known: a path, and which of the results there."""
+        return self.origin if self.names_only and self.origin else (self.path, self.result)
 
     @property
     def label(self) -> str:
