@@ -3,7 +3,7 @@
 from jaxgrad import neuron, reference
 from jaxgrad._batch.batch import Batched, batch
 from jaxgrad._compare.align import align
-from jaxgrad._compare.compare import compare
+from jaxgrad._compare.compare import assert_matches, compare
 from jaxgrad._compare.comparison import Comparison, Row
 from jaxgrad._compare.diagnosis import Diagnosis
 from jaxgrad._compare.oracles.complex_step import complex_step
@@ -41,6 +41,7 @@ __all__ = [
     "TagError",
     "__version__",
     "align",
+    "assert_matches",
     "batch",
     "compare",
     "complex_step",

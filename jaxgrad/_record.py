@@ -1,6 +1,6 @@
 """Record: the values and gradients that every route yields."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -12,6 +12,21 @@ from jax.tree_util import GetAttrKey, keystr, tree_leaves_with_path
 
 from jaxgrad._errors import InputError
 from jaxgrad._types import Value
+
+
+@dataclass(eq=False)
+class Call:
+    """A call of `retain_grads(fun, **options)`, by which what rounding does in it can be found when that is asked.
+
+    Attributes:
+      found: its record with the uncertainty, once it was asked.
+    """
+
+    fun: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    options: Mapping[str, Any]
+    found: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +75,12 @@ class Record:
     aux: Any = None
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
     uncertainty_is_rounding: bool = False
+    _call: "Call | None" = field(
+        default=None, repr=False
+    )  # of the eager call that made it; no pytree, file or copy has it
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_call": None}
 
     @property
     def first_nonfinite(self) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxgrad._compare import tolerance as tolerances
 from jaxgrad._compare.comparison import Comparison, Pair, Reference, Row, differences
+from jaxgrad._compare.doubt import is_unsure, rounding_of
 from jaxgrad._compare.entries import Entries, Entry, label, of_mapping, of_record
 from jaxgrad._compare.pairing import paired
 from jaxgrad._compare.snapshot import Snapshot
@@ -99,12 +100,37 @@ def compare(
     if not wanted:
         raise InputError("`want` is empty, so that anything would agree with it; expected a name at least.")
     found = of_record(got)
-    sides = (want, got) if names is None else (got,)  # the names of `want` are others, and its layouts
-    knows = rounding or next((r for r in sides if isinstance(r, Record) and r.uncertainty_is_rounding), None)
-    if names is None:
-        return _compare_entries(found, wanted, tolerance, got.names, knows)
-    found, wanted, remarks = paired(found, wanted, names)
-    return replace(_compare_entries(found, wanted, tolerance, got.names, knows), remarks=remarks)
+    remarks: tuple[str, ...] = ()
+    sides = [r for r in (want, got) if isinstance(r, Record)] if names is None else [got]  # `want` has other names
+    if names is not None:
+        found, wanted, remarks = paired(found, wanted, names)
+    knows = rounding or next((r for r in sides if r.uncertainty_is_rounding), None)
+    comparison = _compare_entries(found, wanted, tolerance, got.names, knows)
+    call = next((r._call for r in sides if r._call is not None), None)
+    if call is not None and knows is None and tolerance.is_default and is_unsure(comparison):
+        knows, remark = rounding_of(call)
+        remarks = (*remarks, remark)
+        comparison = _compare_entries(found, wanted, tolerance, got.names, knows) if knows else comparison
+    return replace(comparison, remarks=remarks)
+
+
+def assert_matches(got: Record, want: Record | Reference | Snapshot | Mapping[Any, Any], **options: Any) -> None:
+    """Raises where `compare(got, want, **options)` finds a difference: for tests.
+
+    Args:
+      got, want, **options: as for `compare`.
+
+    Raises:
+      DifferenceError: they differ, an AssertionError; the text is the comparison, row by row.
+      InputError, TableError: as for `compare`.
+
+    Example:
+      >>> from jaxgrad import neuron
+      >>> x, w = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
+      >>> assert_matches(neuron.backprop(x, w), neuron.chain_rule(x, w))
+    """
+    __tracebackhide__ = True
+    compare(got, want, **options).raise_if_different()
 
 
 def _what(rounding: Value) -> str:

@@ -68,7 +68,8 @@ class Comparison:
         gradient from the output back.
       pairs: label of a row, or place of its printed number -> its two arrays, where both are there and can be
         compared.
-      remarks: where names were paired, what has no partner and what was compared in another layout.
+      remarks: where names were paired, what has no partner and what was compared in another layout; by whose rounding
+        it was judged, where that had to be found.
     """
 
     rows: tuple[Row, ...]

@@ -165,6 +165,8 @@ def _bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:
         return operands
     try:
         return bind_wide(eqn, operands, _WIDE)
+    except OutputError:
+        raise
     except (TypeError, ValueError, NotImplementedError) as error:
         raise OutputError(
             f'with_rounding cannot follow the operation "{eqn.primitive.name}", which cannot be done in float64: '

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jaxgrad._errors import TagError
 from jaxgrad._names.bound import observing
 from jaxgrad._program.interpreter import Forced
-from jaxgrad._record import Record
+from jaxgrad._record import Call, Record
 from jaxgrad._retain.call import TracedCall, trace_call
 from jaxgrad._retain.forced import references
 from jaxgrad._retain.selection import name_patterns
@@ -95,6 +95,9 @@ def retain_grads(
             notes=retained.notes,
             reached=retained.reached,
             aux=retained.aux,
+            _call=None
+            if forced is not None
+            else _call(retained.output, fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns),
         )
 
     return with_grads
@@ -170,6 +173,14 @@ def _retain(planned: TracedCall, forced: Mapping[int, Forced] = MappingProxyType
         notes=planned.notes,
         pullback=Partial(pull_back, vjp),
     )
+
+
+def _call(
+    output: Value, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any
+) -> Call | None:
+    """The call, where its arguments and its output are numbers; None in jit, vmap and grad."""
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((output, args, kwargs)))
+    return None if traced else Call(fun, args, kwargs, options)
 
 
 def _one(output: PyTree) -> Any:

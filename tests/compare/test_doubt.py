@@ -1,0 +1,84 @@
+"""Where the rule for all programs is unsure, the rounding of the program itself is found, once, and said."""
+
+import dataclasses
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgrad import DifferenceError, assert_matches, compare, retain_grads, tag
+
+
+def first_row(s):
+    """The gradient of a softmax over one element is g - g * 1, which is 0 or rounding."""
+    return jnp.sum(jax.nn.softmax(tag(s, "s")[:, :1] * 0.7) * 3)
+
+
+def small(x):
+    return 1e-9 * tag(x, "x")
+
+
+def called_back(x):
+    y = jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), jax.lax.stop_gradient(x))
+    return tag(x * y, "y")
+
+
+S = jnp.float32([[0.3], [0.4]])
+
+
+def test_a_cancelled_0_beside_rounding_is_no_false_alarm_and_the_text_says_why():
+    got = retain_grads(first_row)(S)
+    want = {"s": S, "s.grad": np.float32([[1e-7], [0]])}
+    comparison = compare(got, want)
+    assert comparison.ok, str(comparison)
+    assert "judged by the rounding of the program itself" in str(comparison)
+
+
+def test_a_false_0_is_still_a_difference():
+    got = retain_grads(small)(jnp.float32(1))
+    comparison = compare(got, {"x": np.float32(1), "x.grad": np.float32(0)})
+    assert comparison.first_divergence.label == "x.grad"
+    assert "judged by the rounding" in str(comparison)
+
+
+def test_rounding_is_not_looked_for_where_all_agree_or_where_a_tolerance_is_given():
+    got, want = retain_grads(small)(jnp.float32(1)), {"x": np.float32(1), "x.grad": np.float32(0)}
+    assert compare(got, {"x": np.float32(1)}).remarks == ()
+    assert compare(got, want, ulp=1).remarks == ()
+    assert got._call.found is None
+
+
+def test_it_is_found_once_for_a_record():
+    got, want = retain_grads(small)(jnp.float32(1)), {"x": np.float32(1), "x.grad": np.float32(0)}
+    compare(got, want)
+    found = got._call.found
+    compare(got, want)
+    assert got._call.found is found is not None
+
+
+def test_a_program_that_cannot_be_followed_is_judged_by_the_old_rule_and_the_text_says_so():
+    got = retain_grads(called_back)(jnp.float32(1))
+    comparison = compare(got, {"y": np.float32(0)})
+    assert not comparison.ok
+    assert 'could not be found: the operation "pure_callback"' in str(comparison)
+
+
+def test_only_an_eager_record_remembers_its_call_and_no_copy_in_a_file_does():
+    record = retain_grads(first_row)(S)
+    assert record._call is not None
+    assert pickle.loads(pickle.dumps(record))._call is None
+    assert jax.tree.map(lambda leaf: leaf, record)._call is None
+    assert jax.jit(retain_grads(first_row))(S)._call is None
+    assert "_call" not in repr(record)
+
+
+def test_assert_matches_raises_the_readable_table():
+    got = retain_grads(small)(jnp.float32(1))
+    assert_matches(got, {"x": np.float32(1)})
+    with pytest.raises(DifferenceError, match=r"1 of 1 rows differ: the first value to differ is x"):
+        assert_matches(got, {"x": np.float32(2)})
+    assert_matches(got, {"x": np.float32(2)}, atol=1)
+    with pytest.raises(AssertionError):
+        assert_matches(dataclasses.replace(got, output=jnp.float32(3)), got)
