@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jaxgrad._errors import InputError
-from jaxgrad._graph.explain import definition
 from jaxgrad._graph.graph import Graph
 from jaxgrad._graph.mistakes import Array, Close, Question, elements, mistake
 from jaxgrad._graph.numbers import number
+from jaxgrad._graph.writer import definition
 
 Answer: TypeAlias = Any  # a number, an array, or a function of nodes
 Asked = tuple[str, str] | str  # an edge, for its local derivative; or a node, for the gradient along every path

@@ -2,9 +2,11 @@
 
 import textwrap
 
-from jaxgrad._graph.explain import MOST_FACTORS, WIDTH, definition, explain, local_rule
+from jaxgrad._graph.explain import explain
 from jaxgrad._graph.graph import Graph, Node
 from jaxgrad._graph.numbers import number
+from jaxgrad._graph.style import WIDTH
+from jaxgrad._graph.writer import MOST_FACTORS, definition, local_rule
 
 _MOST_NODES = 200
 _MOST_NAME = 30

@@ -7,9 +7,10 @@ import numpy as np
 
 from jaxgrad._graph.draw.layout import Arrow, Box, layout
 from jaxgrad._graph.draw.svg import attribute, svg_of, title_of
-from jaxgrad._graph.explain import definition, explain, local_rule
+from jaxgrad._graph.explain import explain
 from jaxgrad._graph.graph import Graph
 from jaxgrad._graph.numbers import factor, number
+from jaxgrad._graph.writer import definition, local_rule
 
 
 def html(graph: Graph) -> str:
