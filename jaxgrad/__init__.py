@@ -13,7 +13,7 @@ from jaxgrad._compare.oracles.rounding import with_rounding
 from jaxgrad._compare.oracles.taylor import taylor_order
 from jaxgrad._compare.torch import retain_torch
 from jaxgrad._errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
-from jaxgrad._graph.grade import Grade
+from jaxgrad._graph.grading.mark import Grade
 from jaxgrad._graph.graph import Edge, Node
 from jaxgrad._ledger.ledger import Ledger, ledger
 from jaxgrad._names.tag import tag

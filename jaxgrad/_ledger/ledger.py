@@ -13,7 +13,9 @@ from jax.tree_util import tree_flatten
 
 from jaxgrad._errors import InputError
 from jaxgrad._graph.explain import Explanation, explain
-from jaxgrad._graph.grade import Answer, Asked, Grade, grade
+from jaxgrad._graph.grading.answer import Answer
+from jaxgrad._graph.grading.grade import Asked, grade
+from jaxgrad._graph.grading.mark import Grade
 from jaxgrad._graph.graph import Edge, Graph, Node
 from jaxgrad._graph.summary import summary
 from jaxgrad._ledger.build import read_graph

@@ -1,35 +1,14 @@
 """Known mistakes in a derivative: what a learner did to the true one, told from the numbers."""
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator
 
 import numpy as np
 
+from jaxgrad._graph.grading.question import Array, Close, Question
 from jaxgrad._graph.graph import Graph
 
-Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
-Close = Callable[[Array, Array], Array]  # (got, want) -> whether each element is right
 Mistake = tuple[str, Array]  # what it is, and what it makes of the true derivative
-
-
-class Question(NamedTuple):
-    """What was asked for.
-
-    Attributes:
-      source, target: of the derivative.
-      want: the true one.
-      total: is it along every path, not the local one?
-    """
-
-    source: str
-    target: str
-    want: Array
-    total: bool
-
-    @property
-    def text(self) -> str:
-        return f"d{self.target}/d{self.source}"
 
 
 def mistake(graph: Graph, asked: Question, got: Array, close: Close) -> str:
