@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad import ledger, neuron, tag
-from jaxgrad._graph.draw.layout import LABEL_CHAR, Arrow, Box, Layout
+from jaxgrad._graph.draw.picture import LABEL_CHAR, Arrow, Box, Layout
 from jaxgrad._graph.graph import Edge, Graph, Node
 
 Point = tuple[float, float]

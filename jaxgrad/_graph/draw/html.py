@@ -5,7 +5,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from jaxgrad._graph.draw.layout import Arrow, Box, layout
+from jaxgrad._graph.draw.layout import layout
+from jaxgrad._graph.draw.picture import Arrow, Box
 from jaxgrad._graph.draw.svg import attribute, svg_of, title_of
 from jaxgrad._graph.explain import explain
 from jaxgrad._graph.graph import Graph

@@ -4,7 +4,8 @@ import io
 from typing import Any
 
 from jaxgrad._errors import InputError
-from jaxgrad._graph.draw.layout import Arrow, Box, layout
+from jaxgrad._graph.draw.layout import layout
+from jaxgrad._graph.draw.picture import Arrow, Box
 from jaxgrad._graph.graph import Graph
 from jaxgrad._graph.numbers import printable
 

@@ -2,7 +2,8 @@
 
 from html import escape
 
-from jaxgrad._graph.draw.layout import LABEL_CHAR, Arrow, Box, Layout, layout
+from jaxgrad._graph.draw.layout import layout
+from jaxgrad._graph.draw.picture import LABEL_CHAR, Arrow, Box, Layout
 from jaxgrad._graph.graph import Graph
 from jaxgrad._graph.numbers import printable
 
