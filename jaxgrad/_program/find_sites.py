@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxgrad._names.bound import Origin
 from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
-from jaxgrad._program.control_flow import CONTROLS, manual, unsupported
+from jaxgrad._program.control_flow.shards import manual
+from jaxgrad._program.control_flow.table import CONTROLS, unsupported
 from jaxgrad._program.formula import library_name
 from jaxgrad._program.jaxpr import Path, Program, inner, is_literal, opened
 from jaxgrad._program.operation import operation_name, softmaxes

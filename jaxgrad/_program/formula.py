@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from jaxgrad._graph.formula import Formula, apply, name
-from jaxgrad._program.control_flow import scan_sizes
+from jaxgrad._program.control_flow.parameters import scan_sizes
 from jaxgrad._program.jaxpr import Path, Program, inner, is_literal, opened
 from jaxgrad._program.operation import Written, called, constant, result, softmaxes
 from jaxgrad._program.sites import Site

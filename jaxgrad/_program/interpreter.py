@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgrad._program.control_flow import CONTROLS, Body, Probes, TagResults, is_plain, is_ref
+from jaxgrad._program.control_flow.control import Body, Probes, TagResults
+from jaxgrad._program.control_flow.parameters import is_plain, is_ref
+from jaxgrad._program.control_flow.table import CONTROLS
 from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened, x64_as_traced
 from jaxgrad._program.sites import Site
 from jaxgrad._program.wide import bodies

@@ -6,7 +6,9 @@ from typing import Any
 import jax
 
 from jaxgrad._names.tag import tag_p
-from jaxgrad._program.control_flow import CONTROLS, Flow, Live, is_ref
+from jaxgrad._program.control_flow.control import Flow, Live
+from jaxgrad._program.control_flow.parameters import is_ref
+from jaxgrad._program.control_flow.table import CONTROLS
 from jaxgrad._program.jaxpr import Path, Program, is_literal, opened, variables
 from jaxgrad._types import Atom, Eqn, Jaxpr
 

@@ -12,7 +12,9 @@ import numpy as np
 from jax import lax
 
 from jaxgrad._errors import OutputError
-from jaxgrad._program.control_flow import CONTROLS, Probes, TagResults, is_ref, scan_sizes
+from jaxgrad._program.control_flow.control import Probes, TagResults
+from jaxgrad._program.control_flow.parameters import is_ref, scan_sizes
+from jaxgrad._program.control_flow.table import CONTROLS
 from jaxgrad._program.fingerprint import Same
 from jaxgrad._program.interpreter import bind_wide
 from jaxgrad._program.jaxpr import inner, is_literal, opened

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxgrad._program import fingerprint
-from jaxgrad._program.control_flow import is_ref
+from jaxgrad._program.control_flow.parameters import is_ref
 from jaxgrad._program.jaxpr import bind, opened
 from jaxgrad._types import Atom, Jaxpr, Value
 

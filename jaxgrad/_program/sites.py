@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxgrad._errors import TagError
-from jaxgrad._program.control_flow import varying
+from jaxgrad._program.control_flow.shards import varying
 from jaxgrad._program.jaxpr import Path
 
 

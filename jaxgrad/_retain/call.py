@@ -10,7 +10,7 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from jaxgrad._errors import OutputError
 from jaxgrad._names.bound import Observer
-from jaxgrad._program.control_flow import Probes, TagResults
+from jaxgrad._program.control_flow.control import Probes, TagResults
 from jaxgrad._program.find_sites import tagged
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
