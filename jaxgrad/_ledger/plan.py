@@ -14,10 +14,10 @@ from jaxgrad._ledger.jacobians import JacobianSpec, dependence, derivatives
 from jaxgrad._ledger.node_names import Origin, Split, argument_sources, free, size_of
 from jaxgrad._names.bound import observing
 from jaxgrad._program.find_sites import operations, output_site, tagged
-from jaxgrad._program.formula import formulas
+from jaxgrad._program.formulas.formula import formulas
+from jaxgrad._program.formulas.written import argument
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program
-from jaxgrad._program.operation import argument
 from jaxgrad._program.refs import IN_LEDGER, refuse_refs
 from jaxgrad._program.segments import Kind, Piece, segments
 from jaxgrad._program.sites import Site

@@ -11,9 +11,9 @@ from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
 from jaxgrad._program.control_flow.shards import manual
 from jaxgrad._program.control_flow.table import CONTROLS, unsupported
-from jaxgrad._program.formula import library_name
+from jaxgrad._program.formulas.names import library_name, operation_name
+from jaxgrad._program.formulas.softmax import softmaxes
 from jaxgrad._program.jaxpr import Path, Program, inner, is_literal, opened
-from jaxgrad._program.operation import operation_name, softmaxes
 from jaxgrad._program.sites import Site, named
 from jaxgrad._types import Atom, Eqn, Jaxpr
 

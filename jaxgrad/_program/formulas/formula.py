@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from jaxgrad._graph.formula import Formula, apply, name
 from jaxgrad._program.control_flow.parameters import scan_sizes
+from jaxgrad._program.formulas.elements import elements_of
+from jaxgrad._program.formulas.names import library_name
+from jaxgrad._program.formulas.operation import whole_of
+from jaxgrad._program.formulas.softmax import softmaxes
+from jaxgrad._program.formulas.written import Written, constant
 from jaxgrad._program.jaxpr import Path, Program, inner, is_literal, opened
-from jaxgrad._program.operation import Written, called, constant, result, softmaxes
 from jaxgrad._program.sites import Site
 from jaxgrad._types import Atom, Eqn, Jaxpr
 
@@ -121,20 +125,18 @@ class _Reading:
         return ["" if is_literal(atom) else site_of.get(atom, "") for atom in jaxpr.outvars[:n]]
 
 
+def result(eqn: Eqn, operands: Sequence[Written], k: int) -> Written:
+    """What a result of an equation is."""
+    shape = getattr(eqn.outvars[k].aval, "shape", ())
+    whole = whole_of(eqn, [operand.whole for operand in operands], shape)
+    elements = elements_of(eqn, operands, shape)
+    if elements is not None and shape == ():
+        (whole,) = elements.flat
+    return Written(whole, elements)
+
+
 def _after(step: Formula, shape: tuple[int, ...], *, last: bool) -> Formula:
     """What comes out of a scan: a named value of its last step, or of all; the rest has no short name."""
     if step.op == "name":
         return apply("[]", step, text="-1", shape=shape) if last else name(step.text, shape)
     return apply("scan", *step.args, shape=shape)
-
-
-_LIBRARY = {
-    "relu", "relu6", "silu", "gelu", "elu", "celu", "selu", "softplus", "softmax", "log_softmax", "logsumexp", "where",
-    "sigmoid", "leaky_relu", "logaddexp", "clip", "var", "std", "hypot", "squareplus", "mish", "glu", "log_sigmoid",
-}  # fmt: skip
-
-
-def library_name(eqn: Eqn) -> str:
-    """The name by which everyone knows the function that is called: relu, where; "" if it has none."""
-    known = called(eqn)
-    return known if known in _LIBRARY and len(eqn.outvars) == 1 else ""
