@@ -15,7 +15,7 @@ from jaxgrad._compare.oracles.float64_call import to_numpy
 from jaxgrad._compare.tolerance import roundoff
 from jaxgrad._errors import InputError
 from jaxgrad._program.jaxpr import opened
-from jaxgrad._program.perturbed import Perturbed, key, largest
+from jaxgrad._program.wide.perturbed import Perturbed, key, largest
 from jaxgrad._record import Record
 from jaxgrad._retain.arguments import differentiable
 from jaxgrad._retain.retain import retain_grads

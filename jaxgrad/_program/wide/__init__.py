@@ -1,1 +1,1 @@
-"""A traced program on wide numbers: float64, or complex128 for a step in the imaginary direction."""
+"""A traced program on wide numbers: float64, exact or with drawn roundings, or complex128 for a complex step."""

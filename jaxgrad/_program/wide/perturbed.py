@@ -18,9 +18,9 @@ from jaxgrad._program.control_flow.table import CONTROLS
 from jaxgrad._program.fingerprint import Same
 from jaxgrad._program.interpreter import bind_wide
 from jaxgrad._program.jaxpr import inner, is_literal, opened
-from jaxgrad._program.roundings import error
 from jaxgrad._program.wide import bodies
 from jaxgrad._program.wide.promotion import Wide
+from jaxgrad._program.wide.roundings import error
 from jaxgrad._types import Atom, Eqn, Jaxpr, Value
 
 Draw = Callable[[int, tuple[int, ...], Value], Value]  # (number of the operation, shape, step of the loops) -> noise
