@@ -82,3 +82,18 @@ def test_assert_matches_raises_the_readable_table():
     assert_matches(got, {"x": np.float32(2)}, atol=1)
     with pytest.raises(AssertionError):
         assert_matches(dataclasses.replace(got, output=jnp.float32(3)), got)
+
+
+def test_another_slope_at_a_kink_is_no_rounding_where_every_value_agrees():
+    def fun(relu):
+        def of(w, x):
+            h = tag(w @ x, "h")
+            return jnp.sum(tag(relu(h), "a") ** 2 + relu(h))
+
+        return of
+
+    w, x = jnp.array([[1.0, 2.0], [1.0, -1.0]]), jnp.array([1.0, 1.0])
+    half, none = (retain_grads(fun(relu))(w, x) for relu in (lambda h: jnp.maximum(h, 0), jax.nn.relu))
+    comparison = compare(half, none)
+    assert comparison.first_divergence.label == "h.grad"
+    assert compare(none, retain_grads(fun(jax.nn.relu))(w, x)).ok
