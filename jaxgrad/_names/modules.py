@@ -34,8 +34,8 @@ class Paths:
 
 def _linen_path(item: Leaf) -> str | None:
     """The path that Flax Linen keeps in a module that is bound: ("encoder", "layers_0")."""
-    if type(item).__module__.startswith("jax") or not hasattr(item, "scope"):
-        return None
+    if type(item).__module__.startswith("jax") or getattr(item, "scope", None) is None:
+        return None  # of no Linen module, or of one that is not bound, which has no path to be asked for
     path = getattr(item, "path", None)
     return ".".join(path) if isinstance(path, tuple) and all(isinstance(part, str) for part in path) else None
 

@@ -30,6 +30,8 @@ from jaxgrad._types import Leaf, P
 
 Within = ModuleType | type | Callable[..., Any] | Iterable[ModuleType | type | Callable[..., Any]]
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+_OUTPUTS = ("__call__", "forward")
+_LIBRARIES = {"jax", "equinox", "flax", "haiku"}  # only the outputs of their modules are of interest
 _retraced = jax.make_user_context(None)
 
 
@@ -44,7 +46,7 @@ def watch(fun: Callable[P, Any], within: Within | None = None) -> Callable[P, An
     Args:
       fun: any function that `retain_grads`, `ledger` or an oracle takes.
       within: modules, packages, classes or functions whose code is watched too. Functions of `fun`'s own module, and
-        the methods of modules that it reaches, always are.
+        the methods of modules that it reaches, always are; of library modules the outputs alone.
 
     Returns:
       A function of the same arguments.
@@ -122,20 +124,33 @@ class _Frames:
     def __init__(self, root: CodeType | None, packages: set[str], codes: set[CodeType], paths: Paths):
         self.root, self.packages, self.codes, self.paths = root, packages, codes, paths
         self.seen: dict[FrameType, dict[str, Any]] = {}
+        self.others: dict[int, CodeType] = {}  # known not to be watched; by id, for the hash of code is slow
 
     def enter(self, frame: FrameType, event: str, arg: Any) -> Any:
         """Called as a frame begins; answers with what to call at each of its lines, None for a frame not watched."""
         code = frame.f_code
-        if code.co_name in _COMPREHENSIONS or not self.is_watched(frame, code):
+        if id(code) in self.others:
             return None
+        if code.co_name in _COMPREHENSIONS or self.is_jax(frame, code):
+            self.others[id(code)] = code  # JAX itself runs thousands of functions for each of the user's lines
+            return None
+        if not self.is_watched(frame, code):
+            return self.output if code.co_name in _OUTPUTS and self.path(frame) else None
         self.seen[frame] = dict(_arrays(frame))
         return self.step
+
+    def is_jax(self, frame: FrameType, code: CodeType) -> bool:
+        module = str(frame.f_globals.get("__name__", ""))
+        return _in(module, {"jax"}) and not _in(module, self.packages) and code not in self.codes
 
     def is_watched(self, frame: FrameType, code: CodeType) -> bool:
         module = str(frame.f_globals.get("__name__", ""))
         if code is self.root or code in self.codes or _in(module, self.packages):
             return True
-        return not _in(module, {"jax"}) and self.path(frame) is not None
+        if _in(module, _LIBRARIES) or self.path(frame) is None:
+            return False
+        owner = frame.f_locals[code.co_varnames[0]]
+        return any(base.__module__ == module for base in type(owner).__mro__)
 
     def path(self, frame: FrameType) -> str | None:
         """The path of the module whose method runs in a frame; None if it is no method of a module."""
@@ -154,10 +169,15 @@ class _Frames:
         self.seen[frame] = now
         if event == "return":
             del self.seen[frame]
-            if frame.f_code.co_name in ("__call__", "forward") and (path := self.path(frame)):
-                for name, value in _leaves(path, arg):
-                    _name(value, name, location(frame))
+            self.output(frame, event, arg)
         return self.step
+
+    def output(self, frame: FrameType, event: str, arg: Any) -> Any:
+        """Names what a module returns by its path."""
+        if event == "return" and frame.f_code.co_name in _OUTPUTS and (path := self.path(frame)):
+            for name, value in _leaves(path, arg):
+                _name(value, name, location(frame))
+        return self.output
 
     def prefix(self, frame: FrameType) -> str:
         path = self.path(frame)

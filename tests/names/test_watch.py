@@ -181,6 +181,44 @@ def test_what_cannot_be_called_is_refused():
         watch(3)
 
 
+def test_linen_modules_are_named_by_their_path_and_their_library_code_is_not():
+    nn = pytest.importorskip("flax.linen")
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            h = nn.relu(nn.Dense(3, name="fc1")(x))
+            return nn.Dense(1, name="fc2")(h).sum()
+
+    net, x = Net(), jnp.ones((2, 4))
+    params = net.init(jax.random.key(0), x)
+
+    def loss(params):
+        return net.apply(params, x)
+
+    assert retain_grads(watch(loss))(params).names == ("fc1", "h", "fc2")
+
+
+def test_equinox_modules_are_named_by_their_path_in_vmap_too():
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        fc1: eqx.nn.Linear
+        fc2: eqx.nn.Linear
+
+        def __call__(self, x):
+            h = jnp.tanh(self.fc1(x))
+            return self.fc2(h)
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    net = Net(eqx.nn.Linear(4, 3, key=keys[0]), eqx.nn.Linear(3, 1, key=keys[1]))
+
+    def loss(net, x):
+        return jax.vmap(net)(x).sum()
+
+    assert retain_grads(watch(loss))(net, jnp.ones((2, 4))).names == ("fc1", "h", "fc2")
+
+
 class Layer:
     def __init__(self, w):
         self.w = w
