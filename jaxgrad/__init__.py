@@ -2,7 +2,6 @@
 
 from jaxgrad import neuron, reference
 from jaxgrad._batch.batch import Batched, batch
-from jaxgrad._compare.align import align
 from jaxgrad._compare.compare import assert_matches, compare
 from jaxgrad._compare.comparison import Comparison, Row
 from jaxgrad._compare.diagnosis import Diagnosis
@@ -11,7 +10,8 @@ from jaxgrad._compare.oracles.finite_difference import finite_difference
 from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._compare.oracles.rounding import with_rounding
 from jaxgrad._compare.oracles.taylor import taylor_order
-from jaxgrad._compare.torch import retain_torch
+from jaxgrad._compare.ports.align import align
+from jaxgrad._compare.ports.torch import retain_torch
 from jaxgrad._errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad._graph.grading.mark import Grade
 from jaxgrad._graph.graph import Edge, Node

@@ -11,7 +11,7 @@ from jaxgrad._compare import tolerance as tolerances
 from jaxgrad._compare.comparison import Comparison, Pair, Reference, Row, differences
 from jaxgrad._compare.doubt import is_unsure, rounding_of
 from jaxgrad._compare.entries import Entries, Entry, label, of_mapping, of_record
-from jaxgrad._compare.pairing import paired
+from jaxgrad._compare.ports.pairing import paired
 from jaxgrad._compare.snapshot import Snapshot
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._errors import InputError

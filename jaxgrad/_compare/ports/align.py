@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from jaxgrad._compare.entries import Entries, of_mapping, of_record
-from jaxgrad._compare.pairing import is_in_out
+from jaxgrad._compare.ports.pairing import is_in_out
 from jaxgrad._errors import InputError
 from jaxgrad._record import Record
 from jaxgrad._retain.layouts import Shape, orders

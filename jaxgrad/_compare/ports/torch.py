@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._compare.entries import is_tensor
-from jaxgrad._compare.torch_names import frames_watched, module_paths, outputs_hooked
-from jaxgrad._compare.torch_state import preserved
+from jaxgrad._compare.ports.torch_hooks import frames_watched, module_paths, outputs_hooked
+from jaxgrad._compare.ports.torch_state import preserved
 from jaxgrad._errors import InputError, OutputError, TagError
 from jaxgrad._record import Record
 
