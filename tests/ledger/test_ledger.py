@@ -358,6 +358,7 @@ OPERATIONS = {
 
 
 @settings(max_examples=20)
+@settings(max_examples=40)  # each compiles a program
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 9), st.integers(0, 9), st.booleans()),

@@ -187,7 +187,7 @@ def test_the_oracle_tells_a_record_that_is_wrong(wrong, name):
         check(replace(record, reached={**record.reached, "c[1]": jnp.bool_(False)}), opened)
 
 
-@examples(12)
+@examples(6)
 @given(programs(), seeds)
 def test_each_gradient_is_that_of_the_program_cut_open_at_the_tag(program, seed):
     args = inputs(seed)
