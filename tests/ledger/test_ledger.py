@@ -357,8 +357,7 @@ OPERATIONS = {
 }
 
 
-@settings(max_examples=20)
-@settings(max_examples=40)  # each compiles a program
+@settings(max_examples=12)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 9), st.integers(0, 9), st.booleans()),
