@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen, nnx
 
-from jaxgrad import align, compare, retain_grads, retain_torch, tag
+from jaxgrad import align, compare, retain_grads, retain_torch, watch
 
 if os.environ.get("JAXGRAD_REQUIRE_TORCH") == "1":
     import torch
@@ -38,14 +38,20 @@ class TorchBlock(nn.Module):
         return (mid + self.fc2(act)).square().mean()
 
 
-def block(layer, x, wrong):
-    u = tag(layer("ln1", x), "u")
-    scores = layer("q", u) @ jnp.swapaxes(layer("k", u), -1, -2) / (SIZE if "scores" in wrong else SIZE**0.5)
-    scores = tag(scores, "scores")
-    weights = tag(jax.nn.softmax(scores), "weights")
-    mid = tag(x + layer("out", weights @ layer("v", u)), "mid")
-    act = tag(jax.nn.gelu(layer("fc1", layer("ln2", mid)), approximate="act" in wrong), "act")
-    return jnp.mean((mid + layer("fc2", act)) ** 2)
+class Block:
+    """Its port, to the library of its subclass; `wrong` names its mistakes."""
+
+    layers = ("ln1", "ln2", "q", "k", "v", "out", "fc1", "fc2")
+
+    def __call__(self, x):
+        u = each(self.ln1, x)
+        scores = (
+            each(self.q, u) @ jnp.swapaxes(each(self.k, u), -1, -2) / (SIZE if "scores" in self.wrong else SIZE**0.5)
+        )
+        weights = jax.nn.softmax(scores)
+        mid = x + each(self.out, weights @ each(self.v, u))
+        act = jax.nn.gelu(each(self.fc1, each(self.ln2, mid)), approximate="act" in self.wrong)
+        return jnp.mean((mid + each(self.fc2, act)) ** 2)
 
 
 class TorchLSTM(nn.Module):
@@ -67,62 +73,81 @@ class TorchLSTM(nn.Module):
         return h.square().sum()
 
 
-def lstm(layer, x, wrong):
-    h = c = jnp.zeros((len(x), SIZE))
-    for t in range(STEPS):
-        gates = tag(layer("ih", x[:, t]) + layer("hh", h), "gates")
-        i, f, g, o = jnp.split(gates, 4, -1)
-        keep = tag(jax.nn.sigmoid(f + 1 if "keep" in wrong else f), "keep")
-        cell = tag(keep * c + jax.nn.sigmoid(i) * jnp.tanh(g), "cell")
-        hidden = tag(jax.nn.sigmoid(o) * (cell if "hidden" in wrong else jnp.tanh(cell)), "hidden")
-        h, c = hidden, cell
-    return jnp.sum(h**2)
+class LSTM:
+    """Its port."""
+
+    layers = ("ih", "hh")
+
+    def __call__(self, x):
+        h = c = jnp.zeros((len(x), SIZE))
+        for t in range(STEPS):
+            gates = each(self.ih, x[:, t]) + each(self.hh, h)
+            i, f, g, o = jnp.split(gates, 4, -1)
+            keep = jax.nn.sigmoid(f + 1 if "keep" in self.wrong else f)
+            cell = keep * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            hidden = jax.nn.sigmoid(o) * (cell if "hidden" in self.wrong else jnp.tanh(cell))
+            h, c = hidden, cell
+        return jnp.sum(h**2)
 
 
-def in_equinox(name, weight, bias):
-    like = (
-        eqx.nn.LayerNorm(SIZE) if name.startswith("ln") else eqx.nn.Linear(*weight.shape[::-1], key=jax.random.key(0))
-    )
-    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), like, (weight, bias))
+def each(layer, x):
+    """A layer at each row; those of Equinox take one."""
+    if isinstance(layer, eqx.Module):
+        for _ in range(x.ndim - 1):
+            layer = jax.vmap(layer)
+    return layer(x)
 
 
-def in_linen(name, weight, bias):
-    return {"scale" if name.startswith("ln") else "kernel": weight.T, "bias": bias}
+def in_equinox(port, weights, wrong):
+    """A loss, and the model that it is of."""
+
+    def layer(weight, bias):
+        like = eqx.nn.Linear(*weight.shape[::-1], key=jax.random.key(0)) if weight.ndim > 1 else eqx.nn.LayerNorm(SIZE)
+        return eqx.tree_at(lambda layer: (layer.weight, layer.bias), like, (weight, bias))
+
+    fields = dict.fromkeys(port.layers, eqx.Module)
+    cls = type(port.__name__, (port, eqx.Module), {"__annotations__": fields, "wrong": wrong, "__module__": __name__})
+    return (lambda model, x: model(x)), cls(**{name: layer(*pair) for name, pair in weights.items()})
 
 
-def in_nnx(name, weight, bias):
-    like = nnx.LayerNorm(SIZE, epsilon=1e-5, rngs=nnx.Rngs(0))
-    if not name.startswith("ln"):
-        like = nnx.Linear(*weight.shape[::-1], rngs=nnx.Rngs(0))
-    graph, state = nnx.split(like)
-    nnx.replace_by_pure_dict(state, in_linen(name, weight, bias))
-    GRAPHS[name] = graph
-    return state
+def in_linen(port, weights, wrong):
+    def setup(self):
+        for name, (weight, bias) in weights.items():
+            setattr(self, name, linen.Dense(len(bias)) if weight.ndim > 1 else linen.LayerNorm(epsilon=1e-5))
+
+    cls = type(port.__name__, (port, linen.Module), {"setup": setup, "wrong": wrong, "__module__": __name__})
+    model = cls()
+    return (lambda params, x: model.apply(params, x)), {
+        "params": {name: kernel(*pair) for name, pair in weights.items()}
+    }
 
 
-GRAPHS = {}
+def in_nnx(port, weights, wrong):
+    def layer(weight, bias):
+        rngs = nnx.Rngs(0)
+        like = (
+            nnx.Linear(*weight.shape[::-1], rngs=rngs)
+            if weight.ndim > 1
+            else nnx.LayerNorm(SIZE, epsilon=1e-5, rngs=rngs)
+        )
+        for name, value in kernel(weight, bias).items():
+            setattr(like, name, nnx.Param(value))
+        return like
+
+    model = type(port.__name__, (port, nnx.Module), {"wrong": wrong, "__module__": __name__})()
+    for name, pair in weights.items():
+        setattr(model, name, layer(*pair))
+    return (lambda model, x: model(x)), model
 
 
-def by_equinox(params, name, x):
-    apply = params[name]
-    for _ in range(x.ndim - 1):
-        apply = jax.vmap(apply)
-    return apply(x)
+def kernel(weight, bias):
+    return {"scale" if weight.ndim == 1 else "kernel": weight.T, "bias": bias}
 
 
-def by_linen(params, name, x):
-    layer = linen.LayerNorm(epsilon=1e-5) if name.startswith("ln") else linen.Dense(params[name]["kernel"].shape[-1])
-    return layer.apply({"params": params[name]}, x)
-
-
-def by_nnx(params, name, x):
-    return nnx.merge(GRAPHS[name], params[name])(x)
-
-
-LIBRARIES = {"equinox": (in_equinox, by_equinox), "linen": (in_linen, by_linen), "nnx": (in_nnx, by_nnx)}
+LIBRARIES = {"equinox": in_equinox, "linen": in_linen, "nnx": in_nnx}
 MODELS = {
-    "transformer": (TorchBlock, block, ["scores", "act"]),
-    "lstm": (TorchLSTM, lstm, ["keep", "hidden"]),
+    "transformer": (TorchBlock, Block, ["scores", "act"]),
+    "lstm": (TorchLSTM, LSTM, ["keep", "hidden"]),
 }
 
 
@@ -133,49 +158,46 @@ def library(request):
 
 @pytest.fixture(params=MODELS)
 def journey(request, library):
-    """The reference; a port by its mistakes, and its arguments; the names of its two mistakes."""
-    (convert, call), (original, ported, mistakes) = library, MODELS[request.param]
+    """The reference; a port and its arguments, by its mistakes; the names of its two mistakes."""
+    original, ported, mistakes = MODELS[request.param]
     torch.manual_seed(0)
     model = original()
     x = torch.randn(2, STEPS, SIZE)
-    params = {
-        name: convert(name, *(jnp.asarray(p.detach().numpy()) for p in (layer.weight, layer.bias)))
+    weights = {
+        name: tuple(jnp.asarray(p.detach().numpy()) for p in (layer.weight, layer.bias))
         for name, layer in model.named_children()
     }
 
     def port(*wrong):
-        def loss(params, x):
-            return ported(lambda name, x: tag(call(params, name, x), name), x, wrong)
+        loss, params = library(ported, weights, wrong)
+        return loss, (params, jnp.asarray(x.numpy()))
 
-        return loss
-
-    return retain_torch(model)(x), port, (params, jnp.asarray(x.numpy())), mistakes
+    return retain_torch(model)(x), port, mistakes
 
 
 def different(comparison):
-    """What differs but the gradients of arguments, without the numbers of steps."""
-    wrong = (row for row in comparison.rows if not row.ok and not row.name.startswith("arg"))
-    return list(dict.fromkeys(row.label.partition("[")[0] for row in wrong))
+    """The values that differ, without the numbers of steps."""
+    wrong = (row.name for row in comparison.rows if not row.ok and row.kind == "value")
+    return list(dict.fromkeys(name.partition("[")[0] for name in wrong))
 
 
 def test_a_right_port_agrees_in_every_name_and_every_parameter(journey):
-    want, port, args, _ = journey
-    got = retain_grads(port(), argnums=0)(*args)
+    want, port, _ = journey
+    loss, args = port()
+    got = retain_grads(watch(loss), argnums=0)(*args)
     names = align(got, want)
     comparison = compare(got, want, names=names, rtol=1e-4, atol=1e-6)  # float32 through some 20 operations
     assert comparison.ok, str(comparison)
-    assert set(got.names) <= set(names)
+    assert {name: names[name] for name in got.names} == {name: name for name in got.names}
     assert {name for name in want.names if name.endswith((".weight", ".bias"))} <= set(names.values())
 
 
 def test_two_mistakes_are_found_by_name(journey):
-    want, port, args, mistakes = journey
-    wrong = port(*mistakes)
-    got = retain_grads(wrong, argnums=0)(*args)
+    want, port, mistakes = journey
+    loss, args = port(*mistakes)
+    got = retain_grads(watch(loss), argnums=0)(*args)
     names = align(got, want)
     first = compare(got, want, names=names, rtol=1e-4, atol=1e-6).first_divergence
     assert first.name.partition("[")[0] == mistakes[0]
-    forced = retain_grads(wrong, argnums=0, forced=want, names=names)(*args)
-    found = different(compare(forced, want, names=names, rtol=1e-4, atol=1e-6))
-    values = [label for label in found if label in got.names or label in mistakes]
-    assert values == mistakes
+    forced = retain_grads(watch(loss), argnums=0, forced=want, names=names)(*args)
+    assert different(compare(forced, want, names=names, rtol=1e-4, atol=1e-6)) == mistakes

@@ -47,6 +47,8 @@ class Entry:
 
 Entries = dict[str, Entry]
 
+NO_GRADIENT_ASKED = "does not require grad"  # the note of a PyTorch tensor that is constant or detached
+
 
 def label(name: str, kind: str) -> str:
     """ "z" for the value of z, "z.grad" for its gradient, "z.reached" for whether its branch was taken."""

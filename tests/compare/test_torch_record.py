@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgrad import InputError, OutputError, TagError, align, compare, neuron, retain_torch
+from jaxgrad import InputError, OutputError, TagError, align, compare, neuron, retain_grads, retain_torch, watch
 
 if os.environ.get("JAXGRAD_REQUIRE_TORCH") == "1":
     import torch
@@ -173,6 +173,25 @@ def test_containers_go_by_path_and_what_has_no_gradient_says_why():
         "index": "int64 has no gradient",
         "free": "does not require grad",
     }
+
+
+@pytest.mark.parametrize(("stopped", "different"), [(True, []), (False, ["h.grad"])])
+def test_a_detached_tensor_is_compared_by_value_and_a_forgotten_stop_shows_before_it(stopped, different):
+    def original(x):
+        h = x * 2
+        free = (h * 5).detach()
+        return (h * free).sum()
+
+    def port(x):
+        h = x * 2
+        free = jax.lax.stop_gradient(h * 5) if stopped else h * 5
+        return (h * free).sum()
+
+    want = retain_torch(original)(torch.tensor([1.0, 2.0]))
+    got = retain_grads(watch(port))(jnp.array([1.0, 2.0]))
+    comparison = compare(got, want, names=align(got, want))
+    assert [row.label for row in comparison.rows if not row.ok and not row.name.startswith("arg")] == different
+    assert "compared by value alone, for in `want` they do not require grad: free" in comparison.remarks
 
 
 def test_a_cotangent_stands_for_a_loss():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxgrad._compare.entries import Entries, Entry, label
+from jaxgrad._compare.entries import NO_GRADIENT_ASKED, Entries, Entry, label
 from jaxgrad._errors import InputError
 from jaxgrad._retain.layouts import Order, closest, orders
 from jaxgrad._text import did_you_mean
@@ -17,23 +17,30 @@ _IN_OUT = ("kernel", "w")  # what Flax and Haiku call a weight that is (in, out)
 def paired(found: Entries, wanted: Entries, names: Mapping[str, str]) -> tuple[Entries, Entries, tuple[str, ...]]:
     """The entries that `names` pairs, both sides' under the names and in the layout of `found`; and what to say of it.
 
+    Where PyTorch has a constant or a detached tensor it has no gradient, and JAX has one, of what follows. That is no
+    difference: a forgotten `stop_gradient` shows in what comes before.
+
     Args:
       found, wanted: by label.
       names: name in `found` -> name in `wanted`.
 
     Returns:
-      Those of each side that have a partner of their kind; remarks on what has none and on axes that were moved.
+      Those of each side that have a partner of their kind; remarks on what has none, on what `want` has no
+      gradient of, and on axes that were moved.
 
     Raises:
       InputError: `names` is no dict of strings, pairs nothing, or has a name that its side lacks.
     """
     _check(found, wanted, names)
-    got, want, moved = {}, {}, []
+    got, want, moved, constant = {}, {}, [], []
     for name, other in names.items():
         order: Order | None = None
         for kind in _KINDS:
             a, b = found.get(label(name, kind)), wanted.get(label(other, kind))
             if a is None or b is None:
+                continue
+            if b.note == NO_GRADIENT_ASKED:
+                constant.append(name)
                 continue
             if order is None:
                 order = _order(a, b, kernel=is_in_out(name) and not is_in_out(other))
@@ -46,6 +53,7 @@ def paired(found: Entries, wanted: Entries, names: Mapping[str, str]) -> tuple[E
     remarks = (
         _remark("left out of `got`, without a partner", _unpaired(found, names)),
         _remark("left out of `want`, without a partner", _unpaired(wanted, names.values())),
+        _remark("compared by value alone, for in `want` they do not require grad", constant),
         _remark("compared in the layout of `got`, with these axes of `want`", moved),
     )
     return {name: entry for name, entry in found.items() if name in got}, want, tuple(filter(None, remarks))

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgrad._compare.entries import is_tensor
+from jaxgrad._compare.entries import NO_GRADIENT_ASKED, is_tensor
 from jaxgrad._compare.ports.torch_hooks import frames_watched, module_paths, outputs_hooked
 from jaxgrad._compare.ports.torch_state import preserved
 from jaxgrad._errors import InputError, OutputError, TagError
@@ -156,7 +156,7 @@ def _record(output: Tree, scalar: Tensor, names: _Named, args: tuple[Tree, ...],
 def _why_none(item: _Name) -> str:
     if not (item.value.is_floating_point() or item.value.is_complex()):
         return f"{str(item.value.dtype).removeprefix('torch.')} has no gradient"
-    return "does not reach the output" if item.edge is not None else "does not require grad"
+    return "does not reach the output" if item.edge is not None else NO_GRADIENT_ASKED
 
 
 def _scalar(output: Tree, loss: Callable[[Any], Any] | None, cotangent: Any) -> Tensor:
