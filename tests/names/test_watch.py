@@ -1,6 +1,10 @@
 """Variables named as they are in the code, against the same function tagged by hand."""
 
+import ast
+import inspect
+import json
 import sys
+from importlib.resources import files
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +29,16 @@ PRINTED = {  # cell 79 of the document
     "f": 0.5, "h": 2.0, "df/dh": -0.25, "k": 1.0, "df/dk": -0.25, "z": -2.2351741790771484e-08, "df/dz": 0.25,
     "df/dw0": 0.25, "df/dw1": 0.5, "df/dw2": 0.25, "df/dx0": 0.125, "df/dx1": -0.07500000298023224,
 }  # fmt: skip
+
+
+def test_the_documents_function_is_its_cells_with_jnp_for_torch():
+    notebook = json.loads(files("jaxgrad").joinpath("notebooks", "chain_rule.ipynb").read_text(encoding="utf-8"))
+    cells = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
+    code = "".join(cells[f"torch-{number}"].split("```")[1].removeprefix("python") for number in (73, 74))
+    # z.retain_grad() and its like are left out: that is what watch is for.
+    lines = [line for line in ast.parse(code.replace("torch.", "jnp.")).body if isinstance(line, ast.Assign)]
+    *body, _ = ast.parse(inspect.getsource(neuron)).body[0].body
+    assert [ast.unparse(line) for line in body] == [ast.unparse(line) for line in lines]
 
 
 def test_the_documents_function_gives_its_twelve_numbers_with_no_tag():
