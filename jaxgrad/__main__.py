@@ -17,7 +17,8 @@ from jaxgrad._document import report
 from jaxgrad._document.check import check
 from jaxgrad._document.load import load
 from jaxgrad._errors import InputError, JaxgradError
-from jaxgrad._evaluate.evaluate import Summary, evaluate, share_of
+from jaxgrad._evaluate.evaluate import Summary, evaluate
+from jaxgrad._evaluate.processes import check_agreement, check_no_others, shard_of
 from jaxgrad._evaluate.task import plan_task
 from jaxgrad._ledger.ledger import Ledger, ledger
 
@@ -151,16 +152,18 @@ def _join(arguments: argparse.Namespace) -> tuple[int, int]:
 
 
 def _evaluate_share(arguments: argparse.Namespace, index: int, processes: int) -> int:
-    out = share_of(arguments.output, index, processes)
+    out = shard_of(arguments.output, index, processes)
     # Nothing has its name before all processes are done: JAX's farewell waits for all, or ends them.
     farewell = jax.distributed.shutdown if processes > 1 else lambda: None
     try:
-        if out.exists() and os.path.exists(arguments.w) and out.samefile(arguments.w):
-            raise InputError(f'"{out}" holds the weights; expected another file for the output.')
         task = plan_task(
             arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
-            batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, share=(index, processes),
+            batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, header=arguments.header,
+            share=(index, processes),
         )  # fmt: skip
+        if processes > 1:
+            check_agreement(task, arguments.output)
+        check_no_others(arguments.output, processes)
         with _progress() as progress:
             summary = evaluate(
                 task, out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxgrad import __version__
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.task import DTYPES, ON_BAD_ROW
+from jaxgrad._evaluate.task import DTYPES, HEADER, ON_BAD_ROW
 from jaxgrad._types import PyTree
 
 
@@ -84,6 +84,8 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--batch-size", metavar="N", type=int, help="rows at a time")
     bad_row = "what to do with a row where a number is missing, infinite, NaN or none (default: error)"
     parser.add_argument("--on-bad-row", choices=ON_BAD_ROW, default="error", help=bad_row)
+    header = "whether the first line of a .csv file has the columns' names (default: found out, an error if unsure)"
+    parser.add_argument("--header", choices=HEADER, default="auto", help=header)
     several = parser.add_argument_group("over several processes", "each writes OUT-00000-of-00002 and so on, its rows")
     several.add_argument(
         "--distributed", action="store_true", help="as Slurm, MPI, Kubernetes or a TPU pod starts them"

@@ -1,7 +1,7 @@
 """Blocks of rows, checked: which of them are bad, and what becomes of those."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ Columns = dict[str, np.ndarray[Any, Any]]
 class Block:
     """Rows, checked: those that are bad are in it, and named."""
 
+    start: int
     x: np.ndarray[Any, Any]
     bad: np.ndarray[Any, Any]
     first_bad: str | None
@@ -40,16 +41,20 @@ def checked(task: Task, start: int) -> Iterator[Block]:
         first_bad = None
         if len(bad):
             first_bad = _why(task, chunk, start, int(bad[0]), int(np.flatnonzero(~finite[bad[0]])[0]))
-            if task.on_bad_row == "error":
-                raise InputError(
-                    f'{first_bad}; expected finite numbers. Give `on_bad_row="skip"` to leave such rows out, or '
-                    '`"nan"` to have NaN in them.'
-                )
+            _refuse(task, first_bad)
             x[bad] = 0
-        yield Block(x, bad, first_bad)
+        yield Block(start, x, bad, first_bad)
         start += len(x)
         if start == task.stop:
             return
+
+
+def _refuse(task: Task, bad: str) -> None:
+    if task.on_bad_row == "error":
+        raise InputError(
+            f'{bad}; expected finite numbers. Give `on_bad_row="skip"` to leave such rows out, or `"nan"` to have NaN '
+            "in them."
+        )
 
 
 def _why(task: Task, chunk: source.Chunk, start: int, row: int, column: int) -> str:
@@ -59,15 +64,31 @@ def _why(task: Task, chunk: source.Chunk, start: int, row: int, column: int) -> 
     return f'"{task.source.path}", row {start + row + 1}, column {name}: it {chunk.why.get((row, column), what)}'
 
 
+def with_overflow(task: Task, block: Block, z: jax.Array) -> Block:
+    """The block, rows that are bad for their z among those that are bad for their inputs.
+
+    Each finite, inputs can have a sum that is not, or terms: then z says nothing of the row.
+    """
+    overflown = np.flatnonzero(~np.isfinite(_view(z)[: len(block.x)]))
+    if not len(overflown):
+        return block
+    row, first_bad = int(overflown[0]), block.first_bad
+    if not len(block.bad) or row < block.bad[0]:
+        first_bad = f'"{task.source.path}", row {block.start + row + 1}: its z, or a term of it, overflows {task.dtype}'
+        _refuse(task, first_bad)
+    return replace(block, bad=np.union1d(block.bad, overflown), first_bad=first_bad)
+
+
 def columns_of(task: Task, block: Block, results: dict[str, jax.Array]) -> Columns:
     """The columns of a block's rows: views, where that can be, that end with what holds them."""
     columns = {name: _view(results[name])[: len(block.x)] for name in task.keep}
-    if task.on_bad_row == "skip" and len(block.bad):
+    if not len(block.bad):
+        return columns
+    if task.on_bad_row == "skip":
         return {name: np.delete(column, block.bad) for name, column in columns.items()}
-    if len(block.bad):
-        columns = {name: column.copy() for name, column in columns.items()}
-        for column in columns.values():
-            column[block.bad] = np.nan
+    columns = {name: column.copy() for name, column in columns.items()}
+    for column in columns.values():
+        column[block.bad] = np.nan
     return columns
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -18,11 +18,14 @@ from jaxgrad import neuron
 from jaxgrad._batch import threads
 from jaxgrad._batch.batch import Batched, batch
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.bad_rows import Block, checked, columns_of
-from jaxgrad._evaluate.files import open_sink, open_source
+from jaxgrad._evaluate.bad_rows import Block, checked, columns_of, with_overflow
+from jaxgrad._evaluate.files import open_sink, seal_of
+from jaxgrad._evaluate.seal import Seal, beside, is_unbroken
 from jaxgrad._evaluate.sink import WRITES, Columns, Sink
 from jaxgrad._evaluate.task import Task
-from jaxgrad._evaluate.unfinished import Part, is_whole
+from jaxgrad._evaluate.unfinished import Part, difference, names, remove_left_over
+
+Progress: TypeAlias = Callable[[int, int | None], None]  # rows done, and how many there are
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def evaluate(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int, int | None], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
     before_publishing: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Writes the quantities of each row to `out`, which appears under its name when it is whole.
@@ -67,18 +70,20 @@ def evaluate(
     out = Path(out)
     if out.suffix.lower() not in WRITES:
         raise InputError(f'the output is "{out}"; expected a file that ends in {", ".join(WRITES)}.')
-    if out.exists() and out.samefile(task.source.path):
-        raise InputError(f'"{out}" holds the rows; expected another file for the output.')
-    if resume and not overwrite and _may_be_the_result(task, out) and is_whole(out):
+    _check_apart(task, out)
+    if resume and not overwrite and out.is_file():
+        _check_is_the_result(task, out)
+        remove_left_over(out)
         return Summary(out, 0, 0, len(task.keep), 0, None, 0)
-    part = Part(out, task.provenance(), resume=resume, overwrite=overwrite)
+    part = Part(out, task.made_of(), resume=resume, overwrite=overwrite)
     try:
         with jax.enable_x64(task.dtype == np.float64):
-            summary = _run(task, out, part, progress)
+            summary, seal = _run(task, out, part, progress)
+        task.source.opened.check_unchanged()
         before_publishing()
-        part.publish()
+        part.publish(seal)
     except InputError:
-        part.leave() if part.done else part.remove()
+        part.leave() if part.done and not task.source.opened.has_changed() else part.remove()
         raise
     except BaseException:
         part.leave()
@@ -86,26 +91,30 @@ def evaluate(
     return summary
 
 
-def _may_be_the_result(task: Task, out: Path) -> bool:
-    """Whether a file has the columns that are asked for, and as many rows where that is known."""
-    try:
-        found = open_source(out)
-    except InputError:
-        return False
-    if found.names != task.keep:
-        return False
-    if task.stop is None or found.count is None or task.on_bad_row == "skip":
-        return True
-    return found.count == task.stop - task.start
+def _check_apart(task: Task, out: Path) -> None:
+    """No file that is read may be written to, under any of its names."""
+    read = {"rows": task.source.path, "weights": task.weights_file}
+    for written in (out, *names(out), beside(out)):
+        for what, path in read.items():
+            if path is not None and written.exists() and written.samefile(path):
+                raise InputError(f'"{written}" holds the {what}; expected another file for the output.')
 
 
-def share_of(out: str | Path, index: int, processes: int) -> Path:
-    """The file of a process's own part of the output: out.npy is out-00000-of-00002.npy for the first of two."""
-    out = Path(out)
-    return out if processes == 1 else out.with_name(f"{out.stem}-{index:05}-of-{processes:05}{out.suffix}")
+def _check_is_the_result(task: Task, out: Path) -> None:
+    """Raises an error where an output that is there is not what this task makes."""
+    seal = seal_of(out)
+    if change := difference(seal.task, task.made_of()):
+        raise InputError(
+            f'"{out}" exists, and was kept: it was made with {change}. Give `overwrite=True` to write over it, or '
+            "another name."
+        )
+    if not is_unbroken(seal, out):
+        raise InputError(
+            f'"{out}" is damaged: its bytes are not those that were written. Give `overwrite=True` to make it anew.'
+        )
 
 
-def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None], None]) -> Summary:
+def _run(task: Task, out: Path, part: Part, progress: Progress) -> tuple[Summary, Seal]:
     batched = _batched(task.keep)
     written = [block.written for block in part.done if block.written]
     sink = open_sink(out.suffix, part.file, task.keep, task.dtype, written)
@@ -120,6 +129,7 @@ def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None]
             # The first block is either full or all there is.
             x = block.padded(task.block) if read else block.x
             results[i % 2] = batched(x, task.weights, out=results[i % 2])
+            block = with_overflow(task, block, results[i % 2]["z"])
             columns = columns_of(task, block, results[i % 2])
             if writing is not None:
                 writing.result()
@@ -132,20 +142,17 @@ def _run(task: Task, out: Path, part: Part, progress: Callable[[int, int | None]
         raise InputError(f'"{task.source.path}" has no rows; expected at least one.')
     if total is not None and read != total:
         raise InputError(f'"{task.source.path}" had {total} rows, and {read} could be read; it changed meanwhile.')
-    sink.close()
-    written_rows = sum(block.written for block in part.done)
-    bad = sum(block.bad for block in part.done)
-    first_bad = next((block.first_bad for block in part.done if block.bad), None)
-    return Summary(out, read, written_rows, len(task.keep), bad, first_bad, earlier)
+    seal = part.seal(sink.close)
+    return Summary(out, read, seal.rows, len(task.keep), seal.bad, seal.first_bad, earlier), seal
 
 
 @cache
 def _batched(keep: tuple[str, ...]) -> Batched:
-    """What computes the columns; the same for the same ones, so that it is compiled once."""
+    """What computes the columns, and z; the same for the same ones, so that it is compiled once."""
 
     def columns(x: jax.Array, w: jax.Array) -> dict[str, jax.Array]:
         found = neuron.quantities(neuron.backprop(x, w))
-        return {name: found[name] for name in keep}
+        return {name: found[name] for name in dict.fromkeys((*keep, "z"))}
 
     # One program for a block, that writes over the one before the last: a CPU's other cores read and write meanwhile.
     device = jax.make_mesh((1,), ("rows",), (AxisType.Auto,), devices=jax.local_devices()[:1])

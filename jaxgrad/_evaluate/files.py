@@ -1,5 +1,6 @@
 """The file of rows to read, or of columns to write, by its ending."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,38 +8,64 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.formats.arrow import ArrowSink, read_arrow
+from jaxgrad._evaluate.formats.arrow import ArrowSink, read_arrow, seal_of_arrow
 from jaxgrad._evaluate.formats.csv_text import CsvSink, read_csv
 from jaxgrad._evaluate.formats.npy import NpySink, read_npy
-from jaxgrad._evaluate.formats.parquet import ParquetSink, read_parquet
+from jaxgrad._evaluate.formats.parquet import ParquetSink, read_parquet, seal_of_parquet
+from jaxgrad._evaluate.opened import Opened
+from jaxgrad._evaluate.resumable import Resumable
+from jaxgrad._evaluate.seal import BESIDE, Seal, beside, parsed
 from jaxgrad._evaluate.sink import WRITES, Sink
 from jaxgrad._evaluate.source import READS, RowFile, readable
-from jaxgrad._evaluate.unfinished import Resumable
 
 
-def open_source(path: str | Path) -> RowFile:
+def open_source(path: str | Path, header: str = "auto") -> RowFile:
     """Opens a .csv, .npy, .parquet or .arrow file, by its ending.
+
+    Args:
+      path: the file.
+      header: "yes" or "no" for a .csv file whose first line has the columns' names or has not; "auto" where that is
+        to be found out.
 
     Raises:
       InputError: there is no such file, its ending is another, or it is empty, cut off or corrupt.
     """
     path = Path(path)
-    readers = {".npy": read_npy, ".csv": read_csv, ".parquet": read_parquet, ".arrow": read_arrow}
+    readers = {".npy": read_npy, ".csv": lambda o: read_csv(o, header), ".parquet": read_parquet, ".arrow": read_arrow}
     if path.suffix.lower() not in readers:
         raise InputError(f'the rows are in "{path}"; expected a file that ends in {", ".join(READS)}.')
-    if not path.is_file():
-        raise InputError(f'there is no file "{path}"; expected rows of numbers in it.')
-    if not path.stat().st_size:
+    opened = Opened(path)
+    if not opened.size:
         raise InputError(f'"{path}" is empty; expected rows of numbers.')
-    source: RowFile = readable(path, lambda: readers[path.suffix.lower()](path))
+    source: RowFile = readable(path, lambda: readers[path.suffix.lower()](opened))
     if not source.names:
         raise InputError(f'"{path}" has no columns; expected one for each input.')
-    twice = next((name for name in source.names if source.names.count(name) > 1), None)
+    twice = next((name for name, times in Counter(source.names).items() if times > 1), None)
     if twice is not None:
         raise InputError(f'"{path}" has two columns "{twice}"; expected a name for each.')
     if source.count == 0:
         raise InputError(f'"{path}" has no rows; expected at least one.')
     return source
+
+
+def seal_of(out: Path) -> Seal:
+    """The seal that an output carries or has beside it.
+
+    Raises:
+      InputError: it has none.
+    """
+    carried = {".parquet": seal_of_parquet, ".arrow": seal_of_arrow}
+    try:
+        if out.suffix.lower() in BESIDE:
+            return parsed(beside(out).read_bytes())
+        return parsed(carried[out.suffix.lower()](out))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a library says of a file that is not what it should be
+        raise InputError(
+            f'"{out}" exists, and was kept: nothing in it or beside it says what it was made of. Give '
+            "`overwrite=True` to write over it, or another name."
+        ) from error
 
 
 def open_sink(ending: str, file: Resumable, names: Sequence[str], dtype: np.dtype[Any], written: Sequence[int]) -> Sink:

@@ -20,5 +20,5 @@ class Sink(Protocol):
 
     def write(self, columns: Columns) -> None: ...
 
-    def close(self) -> None:
-        """Writes what comes after the last block; the file stays open."""
+    def close(self, seal: str) -> None:
+        """Writes what comes after the last block, the seal too where the format has a place for it."""

@@ -1,7 +1,6 @@
 """Sources: rows of numbers in a file, read block by block from any row on."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._errors import InputError
+from jaxgrad._evaluate.opened import Opened
 
 READS = (".csv", ".npy", ".parquet", ".arrow")
 
@@ -29,18 +29,24 @@ class RowFile:
     """A file of rows.
 
     Attributes:
-      path: where it is.
+      opened: where it is.
       names: of its columns; x0, x1, ... where it has no names.
       dtypes: of the columns, NumPy's; what is text there is None.
       count: rows, or None where only reading on would tell.
       chunks: columns' positions, a first row, a number of rows -> chunks of about that many, in order.
+      read_as: what was found out of how it is to be read.
     """
 
-    path: Path
+    opened: Opened
     names: tuple[str, ...]
     dtypes: tuple[np.dtype[Any] | None, ...]
     count: int | None
     chunks: Callable[[Sequence[int], int, int], Iterator[Chunk]]
+    read_as: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return self.opened.path
 
 
 def readable(path: Path, read: Callable[[], Any]) -> Any:
@@ -49,13 +55,10 @@ def readable(path: Path, read: Callable[[], Any]) -> Any:
         return read()
     except InputError:
         raise
-    except _errors_of_files() as error:
-        raise InputError(f'"{path}" cannot be read as {path.suffix[1:]}: {error}') from None
-
-
-def _errors_of_files() -> tuple[type[Exception], ...]:
-    loaded = sys.modules.get("pyarrow")
-    return OSError, ValueError, EOFError, *((loaded.ArrowException,) if loaded else ())
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a library says of a file that is not what it should be
+        raise InputError(f'"{path}" cannot be read as {path.suffix[1:]}: {error}') from error
 
 
 def blocks(source: RowFile, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:

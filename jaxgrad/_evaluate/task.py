@@ -1,8 +1,9 @@
 """Task: what evaluate is asked for, checked before anything is computed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxgrad._evaluate.source import RowFile, blocks
 BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
 MOST = 1 << 31  # rows at a time, whatever is asked for
 ON_BAD_ROW = ("error", "skip", "nan")
+HEADER = ("auto", "yes", "no")
 DTYPES = ("float16", "float32", "float64")
 
 
@@ -34,6 +36,7 @@ class Task:
       on_bad_row: "error", "skip" or "nan": what to do with a row that has a missing, infinite or NaN input or one
         that is no number.
       start, stop: the rows of the source that are this process's; None where that is to its end.
+      weights_file: where the weights are from, if they are from a file.
     """
 
     source: RowFile
@@ -45,24 +48,38 @@ class Task:
     on_bad_row: str
     start: int
     stop: int | None
+    weights_file: Path | None = None
 
-    def provenance(self) -> dict[str, Any]:
-        """What has to be the same for a run to go on with another's part."""
-        stat = self.source.path.stat()
+    def made_of(self) -> dict[str, Any]:
+        """All that an output depends on: what has to be the same for a run to go on with another's part.
+
+        The rows are known by their content, all of it up to 64 MiB and samples of more; not by their name or time.
+        """
         return {
-            "rows": str(self.source.path.resolve()),
-            "size of rows": stat.st_size,
-            "time of rows": stat.st_mtime_ns,
+            "rows": self.source.opened.fingerprint,
+            "read as": dict(self.source.read_as),
+            "dtype": self.dtype.name,
             "columns": [self.source.names[position] for position in self.positions],
             "weights": self.weights.astype(float).tolist(),
             "keep": list(self.keep),
-            "dtype": self.dtype.name,
             "batch size": self.block,
             "on bad row": self.on_bad_row,
             "part of the rows": [self.start, self.stop],
+            "jaxgrad": version("jaxgrad"),
             "JAX": jax.__version__,
+            "NumPy": np.__version__,
+            "pyarrow": _version_or_none("pyarrow"),
             "device": jax.devices()[0].device_kind,
+            "jit": not jax.config.jax_disable_jit,  # type: ignore[attr-defined]
+            "matmul precision": jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
         }
+
+
+def _version_or_none(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def plan_task(
@@ -74,6 +91,7 @@ def plan_task(
     dtype: str | None = None,
     batch_size: int | None = None,
     on_bad_row: str = "error",
+    header: str = "auto",
     share: tuple[int, int] = (0, 1),
 ) -> Task:
     """Checks what is asked for, and finds what was left open.
@@ -86,34 +104,36 @@ def plan_task(
       dtype: "float16", "float32" or "float64"; if None the rows', float32 where they are text or whole numbers.
       batch_size: rows that are read, computed and written at a time.
       on_bad_row: "error", "skip" or "nan".
+      header: of a .csv file: "yes", "no" or "auto", which is an error where the first line may be either.
       share: (i, n) for the i-th part of n of the rows.
 
     Raises:
       InputError: a file cannot be read, there are not as many weights as columns and one more, a column or
         quantity is not there.
     """
-    source = open_source(rows)
+    source = open_source(rows, header)
     positions = _positions(source, columns)
     found = _dtype(source, positions, dtype)
-    w = _weights(weights, found, [source.names[position] for position in positions])
+    w, weights_file = _weights(weights, found, [source.names[position] for position in positions])
     kept = _kept(_names(w), keep)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"`batch_size` is {batch_size}; expected a positive number of rows.")
     bytes_a_row = found.itemsize * (len(positions) + len(kept))
     block = min(batch_size or max(1024, 1 << ((BLOCK // bytes_a_row).bit_length() - 1)), MOST)
     start, stop = _share(source, positions, block, share)
-    return Task(source, positions, w, kept, found, block, on_bad_row, start, stop)
+    return Task(source, positions, w, kept, found, block, on_bad_row, start, stop, weights_file)
 
 
 def _positions(source: RowFile, columns: Sequence[str] | None) -> tuple[int, ...]:
     if columns is None:
         return tuple(range(len(source.names)))
-    return tuple(_position(source, column) for column in columns)
+    by_name = {name: position for position, name in enumerate(source.names)}
+    return tuple(_position(source, by_name, column) for column in columns)
 
 
-def _position(source: RowFile, column: str) -> int:
-    if column in source.names:
-        return source.names.index(column)
+def _position(source: RowFile, by_name: Mapping[str, int], column: str) -> int:
+    if column in by_name:
+        return by_name[column]
     if column.isdecimal() and int(column) < len(source.names):
         return int(column)
     raise InputError(
@@ -130,8 +150,8 @@ def _dtype(source: RowFile, positions: Sequence[int], dtype: str | None) -> np.d
     return widest if widest.name in DTYPES else np.dtype(np.float64)
 
 
-def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> np.ndarray[Any, Any]:
-    path = Path(text)
+def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> tuple[np.ndarray[Any, Any], Path | None]:
+    path, found = Path(text), None
     try:
         numbers = [float(number) for number in text.split(",")]
     except ValueError:
@@ -139,7 +159,7 @@ def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> np.ndarr
             raise InputError(
                 f'-w is "{text}"; expected numbers with commas between them, as 0.5,-0.3,0.1, or a file of them.'
             ) from None
-        numbers = _weights_of_file(path)
+        numbers, found = _weights_of_file(path), path
     if len(numbers) != len(inputs) + 1:
         raise InputError(
             f"there are {len(numbers)} weights and {len(inputs)} columns of inputs ({', '.join(inputs)}); expected "
@@ -151,7 +171,7 @@ def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> np.ndarr
         raise InputError(
             f"weight {int(np.flatnonzero(~np.isfinite(w))[0])} is not a finite {dtype.name}; expected one."
         )
-    return w
+    return w, found
 
 
 def _weights_of_file(path: Path) -> list[float]:

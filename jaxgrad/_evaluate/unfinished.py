@@ -1,28 +1,26 @@
 """A part: an output that is being written. It gets its name when it is whole; broken off, it can be gone on with.
 
-Beside `OUT.part`, `OUT.part.log` has a first line that says what is being written, and a line for each block that is
-whole. Whatever comes after the last such block is written again.
+The part is `OUT.part`, and `OUT.part.log` beside it tells which blocks of it are whole. Whatever comes after the last
+such block is written again. Neither is ever opened for writing where it could be another file: what has the name and
+is not to be gone on with loses it, and a new file is made.
 """
 
 import contextlib
-import json
 import os
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from jaxgrad._errors import InputError
+from jaxgrad._evaluate import seal
+from jaxgrad._evaluate.log import Done, Log
+from jaxgrad._evaluate.resumable import Resumable, believed
+from jaxgrad._evaluate.seal import Seal
+from jaxgrad._files import write_whole
 
-
-@dataclass(frozen=True)
-class Done:
-    """A block that is whole: rows read for it and rows written, where the file ended after it, and its bad rows."""
-
-    read: int
-    written: int
-    end: int
-    bad: int
-    first_bad: str | None
+SYNC_EVERY = 5.0  # seconds of work that a power failure may cost
 
 
 class Part:
@@ -37,119 +35,137 @@ class Part:
     """
 
     def __init__(self, out: Path, task: dict[str, Any], *, resume: bool, overwrite: bool):
-        self._out, self._overwrite = out, overwrite
-        self._path, self._log_path = _names(out)
+        self._out, self._overwrite, self._task = out, overwrite, task
+        self._path, self._log_path = names(out)
+        self._syncs = ThreadPoolExecutor(1)
+        self._sync: Future[None] | None = None
+        self._synced = time.monotonic()
         if not out.parent.is_dir():
             raise InputError(f'there is no folder "{out.parent}" to write "{out.name}" in; make it first.')
         if out.is_dir():
             raise InputError(f'"{out}" is a folder; expected the name of a file.')
         if os.path.lexists(out) and not overwrite:  # a link to nothing is kept too
             raise InputError(f'"{out}" exists, and was kept. Give `overwrite=True` to write over it, or another name.')
+        if out.suffix.lower() in seal.BESIDE:
+            _check_seal_is_ours(seal.beside(out))
         if not overwrite:
             self._keep_what_is_left(resume=resume)
-        self._log = self._log_path.open("a", encoding="utf-8")
+        self._log = Log(self._log_path)
         try:
-            self._lock()
-            self.done = self._earlier(task) if resume else []
-            self._forget_the_rest()
+            self.done = self._earlier() if resume else []
+            self._log.keep(len(self.done))
             if not self.done:
-                self._write({"task": task})
-            self.file = Resumable(self._path, self.done[-1].end if self.done else 0)
+                self._log.begin(task)
+            self.file = Resumable(self._path, self.done[-1] if self.done else None)
         except BaseException:
             self._log.close()
             raise
 
     def _keep_what_is_left(self, *, resume: bool) -> None:
-        if self._path.exists() and not self._log_path.exists():
+        there = os.path.lexists(self._path)
+        if there and not os.path.lexists(self._log_path):
             raise InputError(
                 f'"{self._path}" exists, and no log beside it says what it is; it was kept. Give `overwrite=True` '
                 "to write over it, or another name."
             )
-        if not resume and self._log_path.exists():
+        if there and not (self._path.is_file() and not self._path.is_symlink()):
+            raise InputError(f'"{self._path}" is no regular file, and was kept; expected a part of a run.')
+        if not resume and os.path.lexists(self._log_path):
             raise InputError(
                 f'"{self._path}" is left of a run that was broken off. Give `resume=True` to go on with it, or '
                 "`overwrite=True` to begin anew."
             )
 
-    def _lock(self) -> None:
-        try:
-            from filelock import lock_descriptor
-        except ImportError:
-            raise InputError(
-                "filelock is not installed, without which two processes could write one output; expected it here. "
-                "Write pip install 'jaxgrad[files]'."
-            ) from None
-        if not lock_descriptor(self._log.fileno(), blocking=False):
-            raise InputError(f'"{self._path}" is being written by another process; wait for it.')
-
-    def _earlier(self, task: dict[str, Any]) -> list[Done]:
+    def _earlier(self) -> list[Done]:
         """The blocks that are whole, of the same task."""
-        if not self._path.exists():
-            return []
-        lines = self._log_path.read_text(encoding="utf-8").split("\n")[:-1]  # what has no end of line is not whole
-        if not lines:
-            return []
         try:
-            records = [json.loads(line) for line in lines]
-            found, done = records[0]["task"], [Done(**record) for record in records[1:]]
-        except (ValueError, LookupError, TypeError):
+            task, done = self._log.read()
+            if task is not None and (change := difference(task, self._task)):
+                raise InputError(
+                    f'"{self._path}" was made with {change}; expected the same. Give `overwrite=True` to begin anew.'
+                )
+        except InputError:
             if self._overwrite:
                 return []
-            raise InputError(f'"{self._log_path}" is damaged. Give `overwrite=True` to begin anew.') from None
-        changed = [key for key in task if found.get(key) != task[key]]
-        if changed and self._overwrite:
-            return []
-        if changed:
-            key = changed[0]
-            raise InputError(
-                f'"{self._path}" was made with {key} {found.get(key)!r}, and now it is {task[key]!r}; expected the '
-                "same. Give `overwrite=True` to begin anew."
-            )
-        size = self._path.stat().st_size
-        return [block for block in done if block.end <= size]
-
-    def _forget_the_rest(self) -> None:
-        """Cuts the log after the last block that is believed: half a line would be joined to the next one."""
-        lines = self._log_path.read_bytes().splitlines(keepends=True)[: len(self.done) + 1]
-        self._log.truncate(sum(map(len, lines)) if self.done else 0)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        self._log.write(json.dumps(line) + "\n")
-        self._log.flush()
+            raise
+        return believed(self._path, done)
 
     def note(self, read: int, written: int, bad: int, first_bad: str | None) -> None:
         """Another block is whole."""
         self.file.flush()
-        self.done.append(Done(read, written, self.file.tell(), bad, first_bad))
-        self._write(asdict(self.done[-1]))
+        checksum = seal.hexadecimal(self.file.checksum)
+        self.done.append(Done(read, written, self.file.start, self.file.tell(), bad, first_bad, checksum))
+        self._log.note(self.done[-1])
+        if time.monotonic() - self._synced > SYNC_EVERY and (self._sync is None or self._sync.done()):
+            self._wait_for_sync()
+            self._synced, self._sync = time.monotonic(), self._syncs.submit(self._to_disk)
 
-    def publish(self) -> None:
-        """Gives the whole file its name."""
+    def _to_disk(self) -> None:
+        self.file.sync()
+        self._log.sync()
+
+    def _wait_for_sync(self) -> None:
+        if self._sync is not None:
+            self._sync.result()
+
+    def seal(self, close: Callable[[str], None]) -> Seal:
+        """Ends the file: `close` writes what comes after the rows, and the seal that it is given."""
+        rows, read, bad = (sum(getattr(block, key) for block in self.done) for key in ("written", "read", "bad"))
+        first_bad = next((block.first_bad for block in self.done if block.bad), None)
+        checksum = seal.hexadecimal(self.file.checksum)
+        end = self.done[-1].end
+        found = Seal(self._task, rows, read, bad, first_bad, self.file.start, end, checksum)
+        self.file.hold()
+        close(found.text())
+        self.file.append(seal.stamped(found, self.file.held()))
         self.file.flush()
+        return found
+
+    def publish(self, found: Seal) -> None:
+        """Gives the whole file its name."""
+        self._wait_for_sync()
+        self.file.flush()
+        self.file.sync()
         self.file.end()
+        if self._out.suffix.lower() in seal.BESIDE:
+            self._publish_seal(found)
         if self._overwrite:
             self._path.replace(self._out)
         else:
             self._rename()
-        self._log.close()
-        self._log_path.unlink(missing_ok=True)
+        _sync_folder(self._out.parent)
+        self._log.remove()
+        self._syncs.shutdown()
+
+    def _publish_seal(self, found: Seal) -> None:
+        """First the seal: without its file it vouches for nothing, and a file without seal would be anyone's."""
+        if os.path.lexists(self._out) and not self._overwrite:
+            raise self._come_meanwhile()
+        with self._path.open("rb") as file:
+            head = file.read(found.start)
+        write_whole({seal.beside(self._out): f"{found.with_ends(head).text()}\n".encode()})
 
     def _rename(self) -> None:
         """Renames it, never over a file that has come meanwhile."""
-        come = f'"{self._out}" has come meanwhile, and was kept; what should be there is whole in "{self._path}".'
         try:
             os.link(self._path, self._out)
         except FileExistsError:
-            raise InputError(come) from None
+            raise self._come_meanwhile() from None
         except OSError:  # a file system without links
-            if self._out.exists():
-                raise InputError(come) from None
+            if os.path.lexists(self._out):
+                raise self._come_meanwhile() from None
             self._path.rename(self._out)
         else:
             self._path.unlink(missing_ok=True)
 
+    def _come_meanwhile(self) -> InputError:
+        return InputError(
+            f'"{self._out}" has come meanwhile, and was kept; what should be there is whole in "{self._path}".'
+        )
+
     def leave(self) -> None:
         """Closes it as it is, to be gone on with."""
+        self._syncs.shutdown(cancel_futures=True)
         with contextlib.suppress(OSError):
             self.file.end()
         with contextlib.suppress(OSError):
@@ -157,70 +173,65 @@ class Part:
 
     def remove(self) -> None:
         """Takes it away: there is nothing in it to go on with."""
-        self.leave()
+        with contextlib.suppress(OSError):
+            self.file.end()
         self._path.unlink(missing_ok=True)
-        self._log_path.unlink(missing_ok=True)
+        self._log.remove()
+        self._syncs.shutdown(cancel_futures=True)
 
 
-def is_whole(out: Path) -> bool:
-    """Whether an output has its name already; a run that was broken off after that leaves its log, which is removed."""
-    path, log = _names(out)
-    if not out.exists() or (path.exists() and not path.samefile(out)):
-        return False
-    path.unlink(missing_ok=True)
-    log.unlink(missing_ok=True)
-    return True
-
-
-def _names(out: Path) -> tuple[Path, Path]:
+def names(out: Path) -> tuple[Path, Path]:
+    """The part of an output and its log."""
     return out.with_name(out.name + ".part"), out.with_name(out.name + ".part.log")
 
 
-class Resumable:
-    """A file to write to whose first `kept` bytes stay as they are, whatever is written there."""
+def difference(found: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """The first thing that another task has otherwise; "" where there is none."""
+    for key in task:
+        if found.get(key) != task[key]:
+            return f"{key} {_short(found.get(key))}, and now it is {_short(task[key])}"
+    return ""
 
-    closed = False
 
-    def __init__(self, path: Path, kept: int):
-        self._file: BinaryIO = path.open("r+b" if kept else "w+b")
-        self._file.truncate(kept)
-        self._file.seek(kept)
-        self.kept = kept
-        self._position = 0
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        if not self._file.closed:  # a library that is given up still writes its last bytes
-            self._file.write(view[max(0, self.kept - self._position) :])
-        self._position += len(view)
-        return len(view)
 
-    def tell(self) -> int:
-        return self._position
+def remove_left_over(out: Path) -> None:
+    """Takes away what is left beside an output that is whole: its run was killed, or one that was to write it over."""
+    path, log_path = names(out)
+    if os.path.lexists(log_path):
+        with contextlib.suppress(InputError):  # another process is at it, or it is someone else's
+            log = Log(log_path)
+            try:
+                task, _ = log.read()
+            except InputError:
+                log.close()
+                raise
+            if task is not None:
+                path.unlink(missing_ok=True)
+            log.remove()
+    elif path.exists() and path.samefile(out):
+        path.unlink()
 
-    def skip(self) -> None:
-        """Goes on after what is kept."""
-        self._position = self.kept
 
-    def rewrite(self, data: bytes) -> None:
-        """Writes `data` over the start."""
-        self._file.seek(0)
-        self._file.write(data)
+def _check_seal_is_ours(path: Path) -> None:
+    if not os.path.lexists(path):
+        return
+    try:
+        seal.parsed(path.read_bytes())
+    except (OSError, ValueError):
+        raise InputError(
+            f'"{path}" exists, and was kept: it is no seal of an output, and one would be written there. Rename it, or '
+            "give another name for the output."
+        ) from None
 
-    def flush(self) -> None:
-        self._file.flush()
 
-    def close(self) -> None:
-        """For the libraries that close what they write to: it stays open."""
-
-    def end(self) -> None:
-        self._file.close()
-
-    def readable(self) -> bool:
-        return False
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system can
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from helpers import on_processes
-from jaxgrad import batch, neuron
+from jaxgrad import InputError, batch, neuron
+from jaxgrad._evaluate.processes import check_no_others
+from jaxgrad._evaluate.seal import beside
 
 ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
 EVALUATE = (sys.executable, "-m", "jaxgrad", "evaluate")
@@ -71,9 +73,43 @@ def test_two_processes_evaluate_half_of_the_rows_each(address, tmp_path, ending)
         f"wrote {count} of 12 columns to {part}." in text
         for count, part, text in zip((500, 501), parts, said, strict=True)
     ] == [True, True]
-    assert sorted(tmp_path.iterdir()) == sorted([rows, *parts])
+    assert sorted(tmp_path.iterdir()) == sorted([rows, *parts, *map(beside, parts)])
     subprocess.run([*EVALUATE, rows, "-w", "0.5,-0.3,0.1", "-o", out], check=True, stdout=subprocess.DEVNULL)
     assert np.concatenate([np.load(part) for part in parts]).tobytes() == np.load(out).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["-w", "0.5,-0.3,0.2"], "process 1 has another value for weights than process 0; expected the same in all."),
+        (["--keep", "f"], "process 1 has another value for keep than process 0"),
+        (["other.npy"], "process 1 has another value for rows than process 0"),
+    ],
+)
+def test_processes_that_are_at_different_tasks_end_with_an_error(options, text, address, tmp_path):
+    rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
+    np.save(rows, on_processes.rows(0)[:100])
+    np.save(tmp_path / "other.npy", on_processes.rows(1)[:100])
+    processes = []
+    for i in range(2):
+        chosen = options if i else []
+        own = tmp_path / chosen[0] if chosen[:1] == ["other.npy"] else rows
+        rest = [] if chosen[:1] == ["other.npy"] else chosen
+        several = ("--coordinator", address, "--processes", 2, "--process", i)
+        processes.append(start(*EVALUATE, own, "-w", "0.5,-0.3,0.1", "-o", out, *several, *rest))
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], said
+    assert all(text in error for error in said)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_shards_of_another_number_are_not_left_beside_new_ones(tmp_path):
+    for name in ("out-00000-of-00003.npy", "out-00000-of-00002.npy", "out2-00000-of-00003.npy"):
+        (tmp_path / name).touch()
+    check_no_others(tmp_path / "out.npy", 1)
+    check_no_others(tmp_path / "out2.npy", 3)
+    with pytest.raises(InputError, match=r"of 3 shards, and now there are 2; expected none"):
+        check_no_others(tmp_path / "out.npy", 2)
 
 
 @pytest.mark.parametrize("victim", [0, 1])

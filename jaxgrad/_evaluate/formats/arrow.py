@@ -7,42 +7,70 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._evaluate.formats.columns import arrow_dtype, dropped, group_of, of_arrow, pyarrow, record_batch, schema_of
+from jaxgrad._evaluate.opened import Opened
+from jaxgrad._evaluate.resumable import Resumable
+from jaxgrad._evaluate.seal import KEY
 from jaxgrad._evaluate.sink import Columns
 from jaxgrad._evaluate.source import Chunk, RowFile
-from jaxgrad._evaluate.unfinished import Resumable
+
+MAGIC, END_OF_STREAM = b"ARROW1", b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-def read_arrow(path: Path) -> RowFile:
-    ipc = pyarrow("pyarrow.ipc")
-    try:
-        file = ipc.open_file(pyarrow("pyarrow").OSFile(str(path)))
+def read_arrow(opened: Opened) -> RowFile:
+    ipc, file, sizes, count = pyarrow("pyarrow.ipc"), None, [], None
+    with open(opened.name, "rb") as start:
+        is_file = start.read(len(MAGIC)) == MAGIC
+    if is_file:
+        file = ipc.open_file(_file(opened))
         sizes = [file.get_batch(i).num_rows for i in range(file.num_record_batches)]
         schema, count = file.schema, sum(sizes)
-    except ValueError:  # the stream format has no list of its batches
-        file, sizes, count = None, [], None
-        schema = ipc.open_stream(pyarrow("pyarrow").OSFile(str(path))).schema
+    else:  # the stream format has no list of its batches, and a mark at its end
+        end = np.empty(min(8, opened.size), np.uint8)
+        opened.read(end, opened.size - len(end))
+        if end.tobytes() != END_OF_STREAM:
+            raise ValueError("it is cut off: no mark is at its end")
+        schema = ipc.open_stream(_file(opened)).schema
 
     def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
         first, skipped = group_of(start, sizes)
         if file is None:
-            batches = iter(ipc.open_stream(pyarrow("pyarrow").OSFile(str(path))))
+            batches = iter(ipc.open_stream(_file(opened)))
         else:
             batches = (file.get_batch(i) for i in range(first, len(sizes)))
-        for batch in dropped(batches, start - skipped):
+        for batch in dropped(map(_valid, batches), start - skipped):
             for begin in range(0, batch.num_rows, size):
                 yield of_arrow([batch.column(p).slice(begin, size) for p in positions])
 
-    return RowFile(path, tuple(schema.names), tuple(arrow_dtype(f.type) for f in schema), count, chunks)
+    return RowFile(opened, tuple(schema.names), tuple(arrow_dtype(f.type) for f in schema), count, chunks)
+
+
+def _file(opened: Opened) -> Any:
+    return pyarrow("pyarrow").OSFile(opened.name)
+
+
+def _valid(batch: Any) -> Any:
+    """The batch; offsets of a damaged file would lead out of its memory."""
+    batch.validate(full=True)
+    return batch
 
 
 class ArrowSink:
-    """The IPC file format, a record batch for each block."""
+    """The IPC file format, a record batch for each block; a last one of no rows has the seal."""
 
     def __init__(self, file: Resumable, names: Sequence[str], dtype: np.dtype[Any]):
+        self._empty = dict.fromkeys(names, np.empty(0, dtype))
         self._writer = pyarrow("pyarrow.ipc").new_file(file, schema_of(names, dtype))
 
     def write(self, columns: Columns) -> None:
         self._writer.write_batch(record_batch(columns))
 
-    def close(self) -> None:
+    def close(self, seal: str) -> None:
+        self._writer.write_batch(record_batch(self._empty), custom_metadata={KEY: seal})
         self._writer.close()
+
+
+def seal_of_arrow(path: Path) -> str | bytes:
+    file = pyarrow("pyarrow.ipc").open_file(pyarrow("pyarrow").OSFile(str(path)))
+    _, metadata = file.get_batch_with_custom_metadata(file.num_record_batches - 1)
+    found: str | bytes = (metadata or {})[KEY.encode()]
+    return found

@@ -41,6 +41,20 @@ def dropped(batches: Iterable[Any], rows: int) -> Iterator[Any]:
         rows = max(0, rows - batch.num_rows)
 
 
+def without_last(batches: Iterable[Any], rows: int) -> Iterator[Any]:
+    """The batches without their last rows."""
+    waiting: list[Any] = []  # more than `rows`, but for what the first of them has
+    for batch in batches:
+        waiting.append(batch)
+        while waiting and sum(later.num_rows for later in waiting[1:]) >= rows:
+            yield waiting.pop(0)
+    left = sum(batch.num_rows for batch in waiting) - rows
+    for batch in waiting:
+        if left > 0:
+            yield batch.slice(0, left)
+        left -= batch.num_rows
+
+
 def arrow_dtype(kind: Any) -> np.dtype[Any] | None:
     types = pyarrow("pyarrow").types
     return np.dtype(kind.to_pandas_dtype()) if types.is_integer(kind) or types.is_floating(kind) else None

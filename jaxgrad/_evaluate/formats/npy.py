@@ -1,49 +1,64 @@
 """NumPy's .npy."""
 
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxgrad._errors import InputError
+from jaxgrad._evaluate.opened import Opened
+from jaxgrad._evaluate.resumable import Resumable
 from jaxgrad._evaluate.sink import Columns
 from jaxgrad._evaluate.source import Chunk, RowFile
-from jaxgrad._evaluate.unfinished import Resumable
+
+LONGEST_HEADER = 1 << 24  # bytes: a hundred thousand named columns and more
 
 
-def read_npy(path: Path) -> RowFile:
-    table = np.lib.format.open_memmap(path, mode="r")
-    if table.dtype.names is not None and table.ndim == 1:
-        names = table.dtype.names
-        dtypes = tuple(_number(table.dtype[name]) for name in names)
-    elif table.dtype.names is None and table.ndim == 2:
-        names = tuple(f"x{i}" for i in range(table.shape[1]))
-        dtypes = (_number(table.dtype),) * len(names)
+def read_npy(opened: Opened) -> RowFile:
+    path = opened.path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Python 2 wrote it
+        table = np.lib.format.open_memmap(opened.name, mode="r", max_header_size=LONGEST_HEADER)
+    shape, dtype, start_of_data = table.shape, table.dtype, table.offset
+    fortran = not table.flags.c_contiguous
+    del table  # the map: what is mapped and was read counts as used memory
+    if dtype.names is not None and len(shape) == 1:
+        names = dtype.names
+        dtypes = tuple(_number(dtype[name]) for name in names)
+    elif dtype.names is None and len(shape) == 2:
+        names = tuple(f"x{i}" for i in range(shape[1]))
+        dtypes = (_number(dtype),) * len(names)
     else:
         raise InputError(
-            f'"{path}" holds an array of shape {table.shape} and dtype {table.dtype}; expected (rows, columns), or '
+            f'"{path}" holds an array of shape {shape} and dtype {dtype}; expected (rows, columns), or '
             "named columns of shape (rows,)."
         )
-    start_of_data, dtype, contiguous = table.offset, table.dtype, table.flags.c_contiguous
+    expected = start_of_data + math.prod(shape) * dtype.itemsize
+    if opened.size != expected:
+        raise ValueError(f"it is {opened.size} bytes long; its header, of shape {shape}, says {expected}")
+    rows = shape[0]
 
     def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
         for p in positions:
             if dtypes[p] is None:
-                kind = table.dtype[names[p]] if dtype.names else dtype
+                kind = dtype[names[p]] if dtype.names else dtype
                 raise InputError(f'"{path}", column {names[p]}: it is of dtype {kind}; expected real numbers.')
-        for first in range(start, len(table), size):
-            count = min(size, len(table) - first)
-            if contiguous:  # read, not mapped: what is mapped and was read counts as used memory
-                row = dtype.itemsize * (1 if dtype.names else len(names))
-                found = np.fromfile(path, dtype, count * row // dtype.itemsize, offset=start_of_data + first * row)
-                found = found if dtype.names else found.reshape(count, len(names))
-            else:
-                found = table[first : first + count]
-            yield Chunk([found[names[p]] if dtype.names else found[:, p] for p in positions])
+        for first in range(start, rows, size):
+            count = min(size, rows - first)
+            if dtype.names or not fortran:
+                found = np.empty(count if dtype.names else (count, len(names)), dtype)
+                opened.read(found, start_of_data + first * found[:1].nbytes)
+                yield Chunk([found[names[p]] if dtype.names else found[:, p] for p in positions])
+                continue
+            columns = [np.empty(count, dtype) for _ in positions]
+            for p, column in zip(positions, columns, strict=True):
+                opened.read(column, start_of_data + (p * rows + first) * dtype.itemsize)
+            yield Chunk(columns)
 
-    return RowFile(path, names, dtypes, len(table), chunks)
+    return RowFile(opened, names, dtypes, rows, chunks)
 
 
 def _number(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
@@ -61,10 +76,9 @@ class NpySink:
         self._dtype = np.dtype([(name, dtype) for name in names])
         self._block = np.empty(INTERLEAVED, self._dtype)
         self._rows = sum(written)
+        file.write_head(self._header(0))
         if written:
             file.skip()
-        else:
-            file.write(self._header(0))
 
     def _header(self, rows: int) -> bytes:
         header = BytesIO()
@@ -83,5 +97,5 @@ class NpySink:
             self._file.write(block.view(np.uint8))
         self._rows += rows
 
-    def close(self) -> None:
-        self._file.rewrite(self._header(self._rows))
+    def close(self, seal: str) -> None:
+        self._file.rewrite_head(self._header(self._rows))
