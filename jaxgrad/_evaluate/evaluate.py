@@ -20,10 +20,10 @@ from jaxgrad._batch.batch import Batched, batch
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.bad_rows import Block, checked, columns_of, with_overflow
 from jaxgrad._evaluate.files import open_sink, seal_of
-from jaxgrad._evaluate.seal import Seal, beside, is_unbroken
+from jaxgrad._evaluate.output.part import Part, difference, names, remove_left_over
+from jaxgrad._evaluate.output.seal import Seal, beside, is_unbroken
 from jaxgrad._evaluate.sink import WRITES, Columns, Sink
 from jaxgrad._evaluate.task import Task
-from jaxgrad._evaluate.unfinished import Part, difference, names, remove_left_over
 
 Progress: TypeAlias = Callable[[int, int | None], None]  # rows done, and how many there are
 

@@ -13,8 +13,8 @@ from jaxgrad._evaluate.formats.csv_text import CsvSink, read_csv
 from jaxgrad._evaluate.formats.npy import NpySink, read_npy
 from jaxgrad._evaluate.formats.parquet import ParquetSink, read_parquet, seal_of_parquet
 from jaxgrad._evaluate.opened import Opened
-from jaxgrad._evaluate.resumable import Resumable
-from jaxgrad._evaluate.seal import BESIDE, Seal, beside, parsed
+from jaxgrad._evaluate.output.resumable import Resumable
+from jaxgrad._evaluate.output.seal import BESIDE, Seal, beside, parsed
 from jaxgrad._evaluate.sink import WRITES, Sink
 from jaxgrad._evaluate.source import READS, RowFile, readable
 

@@ -22,8 +22,8 @@ from jaxgrad import InputError
 from jaxgrad.__main__ import main
 from jaxgrad._evaluate import files, source
 from jaxgrad._evaluate.evaluate import evaluate
-from jaxgrad._evaluate.log import Done
-from jaxgrad._evaluate.resumable import Resumable
+from jaxgrad._evaluate.output.log import Done
+from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.task import plan_task
 
 

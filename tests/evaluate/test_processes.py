@@ -13,8 +13,8 @@ import pytest
 
 from helpers import on_processes
 from jaxgrad import InputError, batch, neuron
+from jaxgrad._evaluate.output.seal import beside
 from jaxgrad._evaluate.processes import check_no_others
-from jaxgrad._evaluate.seal import beside
 
 ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
 EVALUATE = (sys.executable, "-m", "jaxgrad", "evaluate")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from helpers.row_files import FORMATS, W, files_of, inputs, read, run, save
-from jaxgrad._evaluate import resumable, unfinished
+from jaxgrad._evaluate.output import part as output_part
+from jaxgrad._evaluate.output import resumable
 
 
 class Killed(BaseException):
@@ -15,13 +16,13 @@ class Killed(BaseException):
 
 
 STEPS = (  # the calls of publishing, in the order that they are made: each is where a kill can come before or after
-    (unfinished.Part, "_publish_seal"),
-    (unfinished, "write_whole"),
+    (output_part.Part, "_publish_seal"),
+    (output_part, "write_whole"),
     (os, "link"),
-    (unfinished.Path, "unlink"),
-    (unfinished.Path, "replace"),
-    (unfinished, "_sync_folder"),
-    (unfinished.Log, "remove"),
+    (output_part.Path, "unlink"),
+    (output_part.Path, "replace"),
+    (output_part, "_sync_folder"),
+    (output_part.Log, "remove"),
 )
 
 
@@ -45,14 +46,14 @@ def killed_at(monkeypatch):
                 part._log.close()
 
         with monkeypatch.context() as patch:
-            patch.setattr(unfinished.Part, "leave", left)
-            publish = unfinished.Part.publish
+            patch.setattr(output_part.Part, "leave", left)
+            publish = output_part.Part.publish
 
             def publishing(part, seal):
                 patch.setattr(owner, name, dying)
                 publish(part, seal)
 
-            patch.setattr(unfinished.Part, "publish", publishing)
+            patch.setattr(output_part.Part, "publish", publishing)
             try:
                 run(*arguments)
             except Killed:
@@ -144,15 +145,15 @@ def test_a_part_of_two_names_is_not_gone_on_with(tmp_path):
     file.write(b"abc")
     file.end()
     os.link(path, tmp_path / "other")
-    last = unfinished.Done(1, 1, 0, 3, 0, None, "352441c2")
-    with pytest.raises(unfinished.InputError, match="has another name too, and was kept; expected a file of its own"):
+    last = output_part.Done(1, 1, 0, 3, 0, None, "352441c2")
+    with pytest.raises(output_part.InputError, match="has another name too, and was kept; expected a file of its own"):
         resumable.Resumable(path, last)
     assert path.read_bytes() == b"abc"
 
 
 def test_what_is_written_is_on_the_disk_every_few_seconds(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(unfinished, "SYNC_EVERY", 0.0)
+    monkeypatch.setattr(output_part, "SYNC_EVERY", 0.0)
     monkeypatch.setattr(os, "fsync", synced.append)
     rows, out = save(tmp_path / "rows.npy", inputs(5000)), tmp_path / "out.parquet"
     assert run(rows, "-w", W, "-o", out, "--batch-size", 100) == 0

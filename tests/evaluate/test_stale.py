@@ -10,8 +10,8 @@ import pytest
 
 from helpers.row_files import FORMATS, W, files_of, inputs, quantities, read, run, save
 from jaxgrad._evaluate import evaluate
-from jaxgrad._evaluate.log import Done, Log
-from jaxgrad._evaluate.seal import beside
+from jaxgrad._evaluate.output.log import Done, Log
+from jaxgrad._evaluate.output.seal import beside
 
 SIZE = ("--batch-size", 128)
 

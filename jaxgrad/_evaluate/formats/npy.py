@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.opened import Opened
-from jaxgrad._evaluate.resumable import Resumable
+from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.sink import Columns
 from jaxgrad._evaluate.source import Chunk, RowFile
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxgrad._evaluate.formats.columns import arrow_dtype, dropped, group_of, of_arrow, pyarrow, record_batch, schema_of
 from jaxgrad._evaluate.opened import Opened
-from jaxgrad._evaluate.resumable import Resumable
-from jaxgrad._evaluate.seal import KEY
+from jaxgrad._evaluate.output.resumable import Resumable
+from jaxgrad._evaluate.output.seal import KEY
 from jaxgrad._evaluate.sink import Columns
 from jaxgrad._evaluate.source import Chunk, RowFile
 

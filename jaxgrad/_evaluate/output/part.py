@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate import seal
-from jaxgrad._evaluate.log import Done, Log
-from jaxgrad._evaluate.resumable import Resumable, believed
-from jaxgrad._evaluate.seal import Seal
+from jaxgrad._evaluate.output import seal
+from jaxgrad._evaluate.output.log import Done, Log
+from jaxgrad._evaluate.output.resumable import Resumable, believed
+from jaxgrad._evaluate.output.seal import Seal
 from jaxgrad._files import write_whole
 
 SYNC_EVERY = 5.0  # seconds of work that a power failure may cost

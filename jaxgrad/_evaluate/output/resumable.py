@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.log import Done
-from jaxgrad._evaluate.seal import checksum_of, hexadecimal
+from jaxgrad._evaluate.output.log import Done
+from jaxgrad._evaluate.output.seal import checksum_of, hexadecimal
 
 
 class Resumable:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.seal import hexadecimal
+from jaxgrad._evaluate.output.seal import hexadecimal
 
 
 @dataclass(frozen=True)
