@@ -1,6 +1,7 @@
 """Backpropagation you can read, check and batch, in JAX."""
 
 from jaxgrad import neuron, reference
+from jaxgrad._arrow.mapper import ArrowMapper, arrow_mapper
 from jaxgrad._batch.batch import Batched, batch
 from jaxgrad._compare.compare import assert_matches, compare
 from jaxgrad._compare.comparison import Comparison, Row
@@ -24,6 +25,7 @@ from jaxgrad._retain.retain import retain_grads, retain_vjp
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArrowMapper",
     "Batched",
     "Comparison",
     "Diagnosis",
@@ -41,6 +43,7 @@ __all__ = [
     "TagError",
     "__version__",
     "align",
+    "arrow_mapper",
     "assert_matches",
     "batch",
     "compare",

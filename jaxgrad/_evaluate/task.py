@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgrad import neuron
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.files import open_source
 from jaxgrad._evaluate.source import RowFile, blocks
+from jaxgrad.neuron._quantities import chosen
 
 BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
 MOST = 1 << 31  # rows at a time, whatever is asked for
@@ -115,7 +114,7 @@ def plan_task(
     positions = _positions(source, columns)
     found = _dtype(source, positions, dtype)
     w, weights_file = _weights(weights, found, [source.names[position] for position in positions])
-    kept = _kept(_names(w), keep)
+    kept = chosen(w, keep)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"`batch_size` is {batch_size}; expected a positive number of rows.")
     bytes_a_row = found.itemsize * (len(positions) + len(kept))
@@ -181,23 +180,6 @@ def _weights_of_file(path: Path) -> list[float]:
         return [float(number) for number in path.read_text(encoding="utf-8-sig").replace(",", " ").split()]
     except (ValueError, TypeError, EOFError) as error:
         raise InputError(f'the weights in "{path}" cannot be read: {error}') from None
-
-
-def _names(w: np.ndarray[Any, Any]) -> list[str]:
-    """The quantities, in the document's order."""
-    names: list[str] = []  # as they are made: JAX would sort them
-    with jax.enable_x64(w.dtype == np.float64):
-        jax.eval_shape(lambda x, w: names.extend(neuron.quantities(neuron.backprop(x, w))), w[:-1], w)
-    return names
-
-
-def _kept(names: Sequence[str], keep: Sequence[str] | None) -> tuple[str, ...]:
-    if keep is None:
-        return tuple(names)
-    for pattern in keep:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise InputError(f'there is no quantity "{pattern}"; expected names or globs of {", ".join(names)}.')
-    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in keep))
 
 
 def _share(source: RowFile, positions: Sequence[int], block: int, share: tuple[int, int]) -> tuple[int, int | None]:

@@ -11,7 +11,21 @@ one exception is XLA's own: on CPU it flushes subnormal float32 and float64 numb
 """
 
 from jaxgrad.neuron._accurate import backprop, sigmoid
+from jaxgrad.neuron._arrow import arrow_mapper
 from jaxgrad.neuron._chain import NAMES, chain_rule, f, forward, h, k, z
 from jaxgrad.neuron._quantities import columns, quantities
 
-__all__ = ["NAMES", "backprop", "chain_rule", "columns", "f", "forward", "h", "k", "quantities", "sigmoid", "z"]
+__all__ = [
+    "NAMES",
+    "arrow_mapper",
+    "backprop",
+    "chain_rule",
+    "columns",
+    "f",
+    "forward",
+    "h",
+    "k",
+    "quantities",
+    "sigmoid",
+    "z",
+]

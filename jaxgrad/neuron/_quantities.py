@@ -1,8 +1,16 @@
 """A record of the neuron as columns, named as the document names them."""
 
-from jax import Array
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
+import jax
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxgrad._errors import InputError
 from jaxgrad._record import Record
+from jaxgrad.neuron._accurate import backprop
 from jaxgrad.neuron._chain import NAMES
 
 
@@ -43,6 +51,24 @@ def columns(record: Record) -> dict[str, Array]:
     f_, z_bar, k_bar, h_bar = (found[name] for name in ("f", "df/dz", "df/dk", "df/dh"))
     local = {"dh/dk": k_bar / h_bar, "dk/dz": z_bar / k_bar}
     return {**local, **found, "f * (1 - f)": f_ * (1 - f_)}
+
+
+def chosen(w: ArrayLike, keep: Sequence[str] | None) -> tuple[str, ...]:
+    """Those of the quantities that `keep` has, in the document's order; all if it is None.
+
+    Raises:
+      InputError: there is no such quantity.
+    """
+    names: list[str] = []  # as they are made: JAX would sort them
+    w = np.asarray(w)
+    with jax.enable_x64(w.dtype == np.float64):
+        jax.eval_shape(lambda x, w: names.extend(quantities(backprop(x, w))), w[:-1], w)
+    if keep is None:
+        return tuple(names)
+    for pattern in keep:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(f'there is no quantity "{pattern}"; expected names or globs of {", ".join(names)}.')
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in keep))
 
 
 def _elements(prefix: str, array: Array) -> dict[str, Array]:

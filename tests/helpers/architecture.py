@@ -25,6 +25,7 @@ FLOORS = (
     {"_compare", "_ledger"},
     {"_retain", "_evaluate"},
     {"_program", "neuron"},
+    {"_arrow"},
     {"_names", "_graph", "_batch"},
     {"_record"},
     {"_errors", "_files", "_text", "_types"},

@@ -1,0 +1,1 @@
+"""Functions of many rows that other engines drive: they take and return Arrow's batches."""
