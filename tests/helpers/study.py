@@ -86,6 +86,25 @@ def blocks_ported(p, x, eps=(1e-5,) * 4, outside=()):
     return jnp.sum(x * x) / x.size
 
 
+def scanned_blocks(p, x):
+    def block(x, p):
+        gain, shift, w, v = p
+        h = tag(layer_norm(x, gain, shift, 1e-5), "norm")
+        return tag(x + jax.nn.gelu(h @ w) @ v, "block"), None
+
+    return jnp.mean(lax.scan(block, x, p)[0] ** 2)
+
+
+def scanned_blocks_ported(p, x, eps=(1e-5,) * 4):
+    def block(x, given):
+        (gain, shift, w, v), eps = given
+        h = tag(layer_norm_ported(x, gain, shift, eps), "norm")
+        return tag(jnp.einsum("ik,kj->ij", jax.nn.gelu(jnp.einsum("ik,jk->ij", h, w.T)), v) + x, "block"), None
+
+    y = lax.scan(block, x, (p, jnp.asarray(eps, x.dtype)))[0]
+    return jnp.sum(y * y) / y.size
+
+
 def attention(p, x):
     q, k, v = (tag(x @ p[name], name) for name in "qkv")
     s = tag(q @ k.T / math.sqrt(q.shape[-1]), "score")
@@ -186,10 +205,16 @@ def _draw_blocks(rng):
     return [block() for _ in range(4)], rows(rng, 8, 16)
 
 
+def _draw_stacked_blocks(rng):
+    blocks, x = _draw_blocks(rng)
+    return tuple(np.stack(leaves) for leaves in zip(*blocks, strict=True)), x
+
+
 CASES = {
     "neuron": Case(neuron, neuron_ported, lambda rng: (rows(rng, 2), rows(rng, 3))),
     "MLP": Case(mlp, mlp_ported, lambda rng: ([normal(rng, 16, 16) for _ in range(6)], rows(rng, 8, 16))),
     "residual blocks": Case(blocks, blocks_ported, _draw_blocks),
+    "scanned blocks": Case(scanned_blocks, scanned_blocks_ported, _draw_stacked_blocks),
     "attention, 1": _attention(1),
     "attention, 2": _attention(2),
     "attention, 8": _attention(8),
@@ -217,8 +242,13 @@ PLANTED = {
         functools.partial(blocks_ported, eps=(1e-5, 1e-5, 1e-5, 1e-6)),
         "norm3",
     ),
+    "LayerNorm's eps in step 4 of a scan": (
+        "scanned blocks",
+        functools.partial(scanned_blocks_ported, eps=(1e-5, 1e-5, 1e-5, 1e-6)),
+        "norm",
+    ),
     "eps outside the root in block 4": ("residual blocks", functools.partial(blocks_ported, outside=(3,)), "norm3"),
-    "a detached score": ("attention, 8", functools.partial(attention_ported, detached=True), "score.grad"),
+    "a detached score": ("attention, 2", functools.partial(attention_ported, detached=True), "score.grad"),
     "cross entropy over n - 1": ("logsumexp", functools.partial(cross_entropy_ported, short=1), "output"),
     "variance with n - 1": ("variance", functools.partial(variance_ported, ddof=1), "variance"),
 }

@@ -29,6 +29,11 @@ _NEIGHBOURS = 2.0  # draws that the mean of a row counts for: the spread of a fe
 _QUANTA = 4.0  # of the smallest subnormal: what underflow may take
 _SPARE = 50_021  # random numbers more than the largest array has, so that each operation starts at another one
 
+# A program is run a few times only, so compiling is what costs; JAX 0.10 can leave out more of it than newer ones.
+QUICKLY: dict[str, bool | int] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):
+    QUICKLY |= {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+
 
 def with_rounding(
     fun: Callable[P, Any],
@@ -130,8 +135,8 @@ def _smooth(spread: Array, samples: int) -> Array:
 
 @functools.lru_cache(maxsize=2)
 def _noise(samples: int, size: int) -> Array:
-    """Random numbers in [-1, 1], a row for each draw; the first row is 0, for the program undisturbed."""
-    noise = np.random.default_rng(7).uniform(-1, 1, (samples + 1, size)).astype(np.float32)
+    """Random numbers of the amplitude, a row for each draw; the first row is 0, for the program undisturbed."""
+    noise = np.random.default_rng(7).uniform(-_AMPLITUDE, _AMPLITUDE, (samples + 1, size)).astype(np.float32)
     noise[0] = 0
     return noise
 
@@ -151,7 +156,7 @@ class _Traced:
         return isinstance(other, _Traced) and self.key == other.key
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
 def _drawn(program: _Traced, consts: list[Any], given: list[Any], noise: Value) -> list[Any]:
     """The spread of each result over the rows of `noise` about the first."""
 
@@ -159,7 +164,9 @@ def _drawn(program: _Traced, consts: list[Any], given: list[Any], noise: Value) 
         def draw(number: int, shape: tuple[int, ...], step: Value) -> Value:
             size = int(np.prod(shape))
             start = (number * 7919 + step * 104_729) % (row.shape[0] - size)
-            return _AMPLITUDE * jax.lax.dynamic_slice(row, (start,), (size,)).reshape(shape).astype(jnp.float64)
+            in_loop = isinstance(step, jax.Array)
+            drawn = jax.lax.dynamic_slice(row, (start,), (size,)) if in_loop else row[start : start + size]
+            return drawn.reshape(shape).astype(jnp.float64)
 
         return Perturbed(draw, program.coarsest).program(program.jaxpr, consts, given)
 

@@ -20,7 +20,7 @@ from jaxgrad._program.interpreter import bind_wide
 from jaxgrad._program.jaxpr import inner, is_literal, opened
 from jaxgrad._program.wide import bodies
 from jaxgrad._program.wide.promotion import Wide
-from jaxgrad._program.wide.roundings import error
+from jaxgrad._program.wide.roundings import of_operation
 from jaxgrad._types import Atom, Eqn, Jaxpr, Value
 
 Draw = Callable[[int, tuple[int, ...], Value], Value]  # (number of the operation, shape, step of the loops) -> noise
@@ -97,13 +97,13 @@ class Perturbed:
         """A result, as far off as rounding may have it."""
         if not hasattr(aval, "dtype") or not jnp.issubdtype(aval.dtype, jnp.inexact):
             return result
-        off = error(eqn, operands, result, aval.dtype, self.coarsest)
-        if off is None:
+        rounding = of_operation(eqn, operands, result, aval.dtype, self.coarsest)
+        if rounding is None:
             return result
         noise = self.draw(next(self.numbers), jnp.shape(result), step)
         if jnp.iscomplexobj(result):
             noise = lax.complex(noise, self.draw(next(self.numbers), jnp.shape(result), step))
-        return result + jnp.where(jnp.isfinite(result), off, 0) * noise
+        return rounding.moved(result, noise)
 
     def _body(self, body: Jaxpr, operands: Sequence[Any], step: Value) -> list[Any]:
         return self.program(*opened(body), operands, step)

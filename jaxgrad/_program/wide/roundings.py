@@ -9,9 +9,11 @@ Reference: Higham and Mary, A new approach to probabilistic rounding error analy
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from jaxgrad._program.wide.bodies import REBUILD
 from jaxgrad._program.wide.promotion import Wide
@@ -57,22 +59,35 @@ def unit(dtype: Any, coarsest: float) -> float:
     return min(float(jnp.finfo(dtype).eps) / 2, coarsest)
 
 
-def error(eqn: Eqn, operands: Sequence[Any], result: Value, dtype: Any, coarsest: float) -> Value | None:
-    """How far a result of an operation may be off, of its shape; None where it is exact."""
+@dataclass(frozen=True)
+class Rounding:
+    """How far a result may be off: `relative` times itself, and `absolute`, a number or an array of its shape."""
+
+    relative: float
+    absolute: Value
+
+    def moved(self, result: Value, noise: Value) -> Value:
+        """The result, off by so much times `noise`; what is infinite stays so."""
+        moved = result * (1 + self.relative * noise)
+        if not jnp.ndim(self.absolute):
+            return moved + self.absolute * noise
+        return lax.select(lax.is_finite(jnp.abs(result)), moved + self.absolute * noise, result)
+
+
+def of_operation(eqn: Eqn, operands: Sequence[Any], result: Value, dtype: Any, coarsest: float) -> Rounding | None:
+    """The rounding of a result of an operation; None where it is exact."""
     name = eqn.primitive.name
     u = unit(dtype, coarsest)
     least = float(jnp.finfo(dtype).smallest_subnormal) / 2
-    if name == "convert_element_type":
-        return u * abs(result) + least if _narrows(eqn) else None
-    if name in _EXACT:
+    if name in _EXACT or (name == "convert_element_type" and not _narrows(eqn)):
         return None
     if name in _SUMS:
-        return u * (abs(result) + _of_length(_length(eqn)) * _root_of_squares(eqn, operands)) + least
+        return Rounding(u, u * _of_length(_length(eqn)) * _root_of_squares(eqn, operands) + least)
     if name in _TRANSCENDENTAL or name in _SINGLE or not jnp.ndim(result):
-        return (_OF_TRANSCENDENTAL if name in _TRANSCENDENTAL else 1) * u * abs(result) + least
+        return Rounding((_OF_TRANSCENDENTAL if name in _TRANSCENDENTAL else 1) * u, least)
     # A factorisation, a solve, a transform: each number is made of its whole row, and may be off by a part of that.
     row = jnp.max(jnp.abs(result), axis=-1, keepdims=True)
-    return u * (abs(result) + math.sqrt(result.shape[-1]) * row) + least
+    return Rounding(u, jnp.broadcast_to(u * math.sqrt(result.shape[-1]) * row + least, result.shape))
 
 
 def _narrows(eqn: Eqn) -> bool:
