@@ -24,6 +24,7 @@ from jaxgrad._ledger.ledger import Ledger, ledger
 
 AGREE, DIFFER, CANNOT, INTERRUPTED = 0, 1, 2, 130
 DONE = 0
+HEARTBEAT = 20  # seconds without a sign of one process after which JAX ends the others: within a minute
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,7 +146,7 @@ def _join(arguments: argparse.Namespace) -> tuple[int, int]:
         arguments.processes,
         arguments.process,
         initialization_timeout=60,
-        heartbeat_timeout_seconds=20,  # then JAX ends the others: within a minute
+        heartbeat_timeout_seconds=HEARTBEAT,
         shutdown_timeout_seconds=30 * 24 * 3600,  # the first to be done waits for the last
     )
     return jax.process_index(), jax.process_count()

@@ -12,12 +12,21 @@ import numpy as np
 import pytest
 
 from helpers import on_processes
+from helpers.row_files import inputs, run
 from jaxgrad import InputError, batch, neuron
 from jaxgrad._evaluate.output.seal import beside
-from jaxgrad._evaluate.processes import check_no_others
+from jaxgrad._evaluate.processes import check_agreement, check_no_others
+from jaxgrad._evaluate.task import plan_task
 
 ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+W = "0.5,-0.3,0.1"
 EVALUATE = (sys.executable, "-m", "jaxgrad", "evaluate")
+# The same, but a death is noticed after 3 seconds.
+IMPATIENT = (
+    sys.executable, "-c", "import sys; from jaxgrad import __main__ as m; m.HEARTBEAT = 3; sys.exit(m.main())",
+    "evaluate",
+)  # fmt: skip
+ROWS = 200_000
 
 
 @pytest.fixture
@@ -33,9 +42,9 @@ def start(*command):
     )
 
 
-def evaluations(address, rows, out, *options):
+def evaluations(address, rows, out, *options, command=EVALUATE):
     processes = ("--coordinator", address, "--processes", 2, "--process")
-    return [start(*EVALUATE, rows, "-w", "0.5,-0.3,0.1", "-o", out, *options, *processes, i) for i in range(2)]
+    return [start(*command, rows, "-w", W, "-o", out, *options, *processes, i) for i in range(2)]
 
 
 def finish(processes):
@@ -56,9 +65,9 @@ def test_a_batch_over_two_processes_equals_that_of_one_to_the_bit(address, tmp_p
             for name, column in want.items():
                 np.testing.assert_array_equal(got[name], column)
         error = (tmp_path / f"different{process}.txt").read_text()
-        assert error.startswith("the processes have 100000, 100000, 99998, 99998 rows, device by device; expected as")
+        assert error.startswith("the processes have 10000, 10000, 9998, 9998 rows, device by device; expected as")
         error = (tmp_path / f"uneven{process}.txt").read_text()
-        assert error.startswith("this process has 99999 rows and 2 devices of the mesh; over several processes each")
+        assert error.startswith("this process has 9999 rows and 2 devices of the mesh; over several processes each")
         assert error.endswith("Add 1 rows and drop their results.")
 
 
@@ -74,33 +83,42 @@ def test_two_processes_evaluate_half_of_the_rows_each(address, tmp_path, ending)
         for count, part, text in zip((500, 501), parts, said, strict=True)
     ] == [True, True]
     assert sorted(tmp_path.iterdir()) == sorted([rows, *parts, *map(beside, parts)])
-    subprocess.run([*EVALUATE, rows, "-w", "0.5,-0.3,0.1", "-o", out], check=True, stdout=subprocess.DEVNULL)
+    assert run(rows, "-w", W, "-o", out) == 0
     assert np.concatenate([np.load(part) for part in parts]).tobytes() == np.load(out).tobytes()
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (["-w", "0.5,-0.3,0.2"], "process 1 has another value for weights than process 0; expected the same in all."),
-        (["--keep", "f"], "process 1 has another value for keep than process 0"),
-        (["other.npy"], "process 1 has another value for rows than process 0"),
-    ],
-)
-def test_processes_that_are_at_different_tasks_end_with_an_error(options, text, address, tmp_path):
+def test_processes_that_are_at_different_tasks_end_with_an_error(address, tmp_path):
     rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
     np.save(rows, on_processes.rows(0)[:100])
-    np.save(tmp_path / "other.npy", on_processes.rows(1)[:100])
-    processes = []
-    for i in range(2):
-        chosen = options if i else []
-        own = tmp_path / chosen[0] if chosen[:1] == ["other.npy"] else rows
-        rest = [] if chosen[:1] == ["other.npy"] else chosen
-        several = ("--coordinator", address, "--processes", 2, "--process", i)
-        processes.append(start(*EVALUATE, own, "-w", "0.5,-0.3,0.1", "-o", out, *several, *rest))
+    several = ("--coordinator", address, "--processes", 2, "--process")
+    processes = [start(*EVALUATE, rows, "-w", w, "-o", out, *several, i) for i, w in enumerate((W, "0.5,-0.3,0.2"))]
     said = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], said
+    text = "process 1 has another value for weights than process 0; expected the same in all."
     assert all(text in error for error in said)
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [({"keep": ["f"]}, "keep"), ({"rows": "other.npy"}, "rows"), ({"dtype": "float64"}, "dtype"), ({}, "output")],
+)
+def test_what_the_processes_disagree_about_is_named(changed, key, tmp_path, monkeypatch):
+    for seed, name in enumerate(("rows.npy", "other.npy")):
+        np.save(tmp_path / name, inputs(100, seed=seed))
+    outs = ("out.npy", "out.npy" if changed else "other.npy")
+    same = {"rows": "rows.npy", "keep": None, "dtype": None}
+    tasks = [
+        plan_task(tmp_path / g["rows"], W, keep=g["keep"], dtype=g["dtype"], share=(i, 2))
+        for i, g in enumerate((same, same | changed))
+    ]
+    digests = []
+    monkeypatch.setattr(
+        "jax.experimental.multihost_utils.process_allgather", lambda d: digests.append(d) or np.stack(digests)
+    )
+    check_agreement(tasks[0], outs[0])
+    with pytest.raises(InputError, match=f"process 1 has another value for {key} than process 0"):
+        check_agreement(tasks[1], outs[1])
 
 
 def test_shards_of_another_number_are_not_left_beside_new_ones(tmp_path):
@@ -115,8 +133,8 @@ def test_shards_of_another_number_are_not_left_beside_new_ones(tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_process_dies_the_other_ends_with_an_error_and_nothing_is_half_written(victim, address, tmp_path):
     rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
-    np.save(rows, np.concatenate([on_processes.rows(i) for i in range(20)]))
-    processes = evaluations(address, rows, out, "--batch-size", 1000)
+    np.save(rows, inputs(ROWS))
+    processes = evaluations(address, rows, out, "--batch-size", 200, command=IMPATIENT)
     log = tmp_path / f"out-0000{victim}-of-00002.npy.part.log"
     while not log.exists():
         assert processes[victim].poll() is None, processes[victim].communicate()
@@ -136,7 +154,7 @@ def test_when_one_process_cannot_go_on_the_other_ends_too(address, tmp_path):
     x[700] = np.nan
     rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
     np.save(rows, x)
-    processes = evaluations(address, rows, out)
+    processes = evaluations(address, rows, out, command=IMPATIENT)
     first, second = (process.communicate(timeout=60) for process in processes)
     assert processes[1].returncode == 2
     assert "row 701, column x0: it is nan" in second[1]
@@ -147,8 +165,8 @@ def test_when_one_process_cannot_go_on_the_other_ends_too(address, tmp_path):
 
 def test_resumed_after_a_death_they_finish_to_the_same_bytes(address, tmp_path):
     rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
-    np.save(rows, np.concatenate([on_processes.rows(i) for i in range(20)]))
-    processes = evaluations(address, rows, out, "--batch-size", 1000)
+    np.save(rows, inputs(ROWS))
+    processes = evaluations(address, rows, out, "--batch-size", 200)
     log = tmp_path / "out-00000-of-00002.npy.part.log"
     while not log.exists() or len(log.read_text().splitlines()) < 3:
         assert processes[0].poll() is None, processes[0].communicate()
@@ -156,7 +174,7 @@ def test_resumed_after_a_death_they_finish_to_the_same_bytes(address, tmp_path):
     for process in processes:
         process.kill()
         process.communicate()
-    finish(evaluations(address, rows, out, "--batch-size", 1000, "--resume"))
-    subprocess.run([*EVALUATE, rows, "-w", "0.5,-0.3,0.1", "-o", out], check=True, stdout=subprocess.DEVNULL)
+    finish(evaluations(address, rows, out, "--batch-size", 200, "--resume"))
+    assert run(rows, "-w", W, "-o", out) == 0
     parts = [np.load(tmp_path / f"out-0000{i}-of-00002.npy") for i in range(2)]
     assert np.concatenate(parts).tobytes() == np.load(out).tobytes()

@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 from jaxgrad import InputError, batch, neuron
 
 W = np.array([0.5, -0.3, 0.1], np.float32)
-ROWS = 100_000
+ROWS = 10_000
 
 
 def rows(process):
