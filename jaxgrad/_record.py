@@ -43,8 +43,9 @@ class Record:
       values: name -> intermediate.
       grads: name -> gradient of the output with respect to the intermediate, of its shape and dtype; None where
         there is none.
-      notes: name -> why there is no gradient, or that JAX has moved the intermediate out of its scan. Oracles add the
-        labels, as in `uncertainty`, at which their own number is NaN.
+      notes: name -> why there is no gradient, or that JAX has moved the intermediate out of its scan. What `watch`
+        could not name is here too, with the reason, and not in `names`. Oracles add the labels, as in `uncertainty`, at
+        which their own number is NaN.
       reached: name -> was the branch of the intermediate taken? Only for intermediates inside a branch; it has the
         leading axes of the value, those of scans and vmaps.
       arg_grads: one gradient for each argument, None for one that was not asked for.
@@ -135,6 +136,10 @@ def _rows(record: Record) -> Iterator[tuple[str, str, str]]:
         yield name, _brief(record.values.get(name)), why if grad is None else _brief(grad)
     if len(record.names) > _MOST_ROWS:
         yield f"... {len(record.names) - _MOST_ROWS} more", "", ""
+    unnamed = {name: note for name, note in record.notes.items() if name not in (*record.names, "output")}
+    for name, note in list(unnamed.items())[:_MOST_ROWS]:
+        if not name.endswith(".grad"):  # which is a number's
+            yield name, "", note
     leaves = [
         (f"arg[{i}]{jax.tree_util.keystr(path)}", leaf)
         for i, grad in enumerate(record.arg_grads)

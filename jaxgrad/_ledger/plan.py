@@ -180,7 +180,7 @@ def plan_ledger(
         nonlocal by_operation
         found = tagged(program)
         by_operation = patterns is None and not any(site.by_tag for site in found)
-        return operations(program) if by_operation else select(found, patterns)
+        return operations(program) if by_operation else select(found, patterns, program.bound)
 
     call = trace_call(fun, args, kwargs, has_aux=has_aux, names=patterns, choose=choose)
     refuse_refs(call.program, IN_LEDGER)

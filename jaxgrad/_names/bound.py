@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple
 
-Observer = Callable[[str, str, bool], None]  # (name, where, is its value traced?)
+Observer = Callable[[str, str, bool, bool], None]  # (name, where, is its value traced?, is it a name only?)
 
 _local = threading.local()
 
@@ -24,10 +24,24 @@ def observing(observer: Observer) -> Iterator[None]:
         _local.observer = before
 
 
-def observe(name: str, where: str, traced: bool) -> None:
+def observe(name: str, where: str, traced: bool, *, names_only: bool = False) -> None:
     observer = getattr(_local, "observer", None)
     if observer is not None:
-        observer(name, where, traced)
+        observer(name, where, traced, names_only)
+
+
+def remark(name: str, text: str) -> None:
+    """Says of something in the function that is traced that it has no name in the program, and why."""
+    observer = getattr(_local, "observer", None)
+    if isinstance(observer, Bound):
+        observer.remarks[name] = text
+
+
+def watching(name: str) -> None:
+    """Says that a function is watched, in the function that is traced."""
+    observer = getattr(_local, "observer", None)
+    if isinstance(observer, Bound):
+        observer.watched = observer.watched or name
 
 
 class Origin(NamedTuple):
@@ -35,18 +49,29 @@ class Origin(NamedTuple):
 
     scans: int
     functions: str
+    names_only: bool = False
 
 
 class Bound(dict[tuple[str, str], Origin]):
-    """(name, where) of each tag bound on a traced value -> where that was."""
+    """(name, where) of each tag bound on a traced value -> where that was.
 
-    def __call__(self, name: str, where: str, traced: bool) -> None:
+    Attributes:
+      remarks: what is not named and why, by the name that it would have.
+      watched: name of the function that is watched, "" if there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.remarks: dict[str, str] = {}
+        self.watched = ""
+
+    def __call__(self, name: str, where: str, traced: bool, names_only: bool) -> None:
         calls = list(_calls(sys._getframe(1))) if traced else []
         if traced and not any(call.startswith("eval_shape ") for call in calls):  # which throws its program away
             names = [call.split(" ", 1)[0] for call in calls]
             scans = sum(called in _SCANS for called in names)
             others = [call for call, called in zip(calls, names, strict=True) if called not in _FOLLOWED]
-            before = self.get((name, where), Origin(scans, ", ".join(others)))
+            before = self.get((name, where), Origin(scans, ", ".join(others), names_only))
             self[name, where] = before._replace(scans=min(scans, before.scans))
 
 
@@ -74,6 +99,6 @@ def _calls(frame: FrameType | None) -> Iterator[str]:
         frame = frame.f_back
 
 
-def location(frame: FrameType) -> str:
+def location(frame: FrameType, line: int | None = None) -> str:
     """A frame's file and line, "model.py:12"."""
-    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno if line is None else line}"

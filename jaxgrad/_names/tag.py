@@ -66,6 +66,7 @@ def _tag_leaf(leaf: Leaf, name: str, where: str) -> Any:
 def name_operand(value: Value, name: str, where: str) -> None:
     """Names a traced value where it stands, for all of its uses: the tag's result is of no use."""
     tag_p.bind(value, name=name, where=where, axes=(), names_only=True)
+    observe(name, where, isinstance(value, jax.core.Tracer), names_only=True)
 
 
 # The primitive's `axes` are the axes of its operand that vmap has added, outermost vmap first. With `names_only` it

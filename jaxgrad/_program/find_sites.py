@@ -24,7 +24,7 @@ def tagged(program: Program) -> list[Site]:
     sites = list(_find(program.jaxpr, (), Site("", "", "", True, (), None), in_shard_map=False))
     found = {(site.given, site.where) for site in sites}
     lost = [
-        Site(name, name, where, True, (), None, unsupported=_why_lost(origin.functions))
+        Site(name, name, where, True, (), None, names_only=origin.names_only, unsupported=_why_lost(origin.functions))
         for (name, where), origin in program.bound.items()
         if (name, where) not in found
     ]

@@ -6,7 +6,7 @@
 that touches JAX's extension API.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.extend.core import Literal, jaxprs_in_params
 
-from jaxgrad._names.bound import Bound, Origin, observing
+from jaxgrad._names.bound import Bound, observing
 from jaxgrad._types import Atom, Aval, Eqn, Jaxpr
 
 Path = tuple[int, ...]  # where an equation stands: its index, then body and index for each program inside a program
@@ -28,14 +28,14 @@ class Program:
       jaxpr: the function, as JAX traced it.
       consts: what it closes over.
       output, aux: shapes and dtypes of what it returns, as pytrees.
-      bound: (name, where) of each tag that was bound as it was traced -> where that was.
+      bound: each tag that was bound as it was traced, with where that was.
     """
 
     jaxpr: Any
     consts: Sequence[Any]
     output: Any
     aux: Any
-    bound: Mapping[tuple[str, str], Origin]
+    bound: Bound
 
 
 def trace(fun: Callable[..., tuple[Any, Any]], leaves: Sequence[Any]) -> Program:

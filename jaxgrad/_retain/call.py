@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxgrad._program.refs import IN_REVERSE, refuse_refs
 from jaxgrad._program.sites import Site
 from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._retain.arguments import check_scalar, differentiable, is_array
-from jaxgrad._retain.selection import name_patterns, refusing, select
+from jaxgrad._retain.selection import name_patterns, refusing, select, set_aside
 from jaxgrad._types import Value
 
 
@@ -32,6 +33,7 @@ class TracedCall(NamedTuple):
       arg_grads: a gradient for each of `leaves` -> one entry for each argument, None where there is none.
       aux: the auxiliary data's arrays -> the auxiliary data.
       refuse: what to call at a tag that is bound as the program is differentiated.
+      set_aside: name -> why it is not retained, of what `watch` has named.
     """
 
     program: Program
@@ -40,6 +42,7 @@ class TracedCall(NamedTuple):
     arg_grads: Callable[[Sequence[Any]], tuple[Any, ...]]
     aux: Callable[[list[Any]], Any]
     refuse: Observer
+    set_aside: Mapping[str, str] = MappingProxyType({})
 
     def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, TagResults]:
         """Output, arrays of the auxiliary data, and what the tags hold, on other leaves; see `interpreter.run`."""
@@ -56,7 +59,7 @@ class TracedCall(NamedTuple):
     def notes(self) -> dict[str, str]:
         hoisted = "the same in each step of a scan: JAX has moved it out of the scan, and its gradient is of all steps"
         notes = {site.name: site.note or (hoisted if site.hoisted else "") for site in self.sites}
-        return {name: note for name, note in notes.items() if note}
+        return {name: note for name, note in notes.items() if note} | dict(self.set_aside)
 
 
 def trace_call(
@@ -101,9 +104,15 @@ def trace_call(
         return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
 
     patterns = name_patterns(names)
-    sites = select(tagged(traced), patterns) if choose is None else choose(traced)
+    found = tagged(traced) if choose is None else []
     return TracedCall(
-        traced, sites, varied_leaves, arg_grads, lambda aux: _with_static(aux, static_aux), refusing(patterns)
+        program=traced,
+        sites=choose(traced) if choose else select(found, patterns, traced.bound),
+        leaves=varied_leaves,
+        arg_grads=arg_grads,
+        aux=lambda aux: _with_static(aux, static_aux),
+        refuse=refusing(patterns),
+        set_aside={} if choose else set_aside(found, patterns, traced.bound),
     )
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from jaxgrad._errors import TagError
-from jaxgrad._names.bound import Observer
+from jaxgrad._names.bound import Bound, Observer
 from jaxgrad._program.sites import Site, named
 from jaxgrad._text import did_you_mean
 
@@ -20,21 +20,36 @@ def name_patterns(names: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return patterns
 
 
-def select(sites: Sequence[Site], names: Sequence[str] | None) -> tuple[Site, ...]:
+def select(sites: Sequence[Site], names: Sequence[str] | None, bound: Bound) -> tuple[Site, ...]:
     """The sites that `names` asks for, named and checked: each has a right gradient, or none and says so.
+
+    What `watch` has named and cannot be retained is left out, unless it is asked for; `set_aside` says why.
 
     Args:
       sites: those of a program.
       names: exact names or globs (`*` and `?`), with or without the number; None for all tags.
+      bound: what was bound as the program was traced.
 
     Raises:
       TagError: there is nothing by such a name, or no tag at all; a tag is bypassed or cannot be followed.
     """
-    chosen = tuple(_chosen(sites, names))
+    chosen = _chosen(sites, names, bound)
     for site in chosen:
-        if refusal := _refusal(site):
+        if (refusal := _refusal(site)) and not _may_be_left(site, names):
             raise TagError(f"{site.label} {refusal}")
-    return chosen
+    return tuple(site for site in chosen if not _refusal(site))
+
+
+def set_aside(sites: Sequence[Site], names: Sequence[str] | None, bound: Bound) -> dict[str, str]:
+    """Name -> why it is not retained, of what `watch` has named in the program or could not name."""
+    chosen = _chosen(sites, names, bound)
+    left = {site.name: f"not retained: it {refusal}" for site in chosen if (refusal := _refusal(site))}
+    return left | bound.remarks
+
+
+def _may_be_left(site: Site, names: Sequence[str] | None) -> bool:
+    """Has `watch` named it, and nobody asked for it by name?"""
+    return site.names_only and not (names is not None and {site.name, site.given} & {*names})
 
 
 def _refusal(site: Site) -> str | None:
@@ -59,10 +74,12 @@ def _refusal(site: Site) -> str | None:
     return None
 
 
-def _chosen(sites: Sequence[Site], names: Sequence[str] | None) -> Sequence[Site]:
+def _chosen(sites: Sequence[Site], names: Sequence[str] | None, bound: Bound) -> Sequence[Site]:
     """The sites that `names` asks for, without regard to whether they can be retained."""
     if names is None:
         tags = named([site for site in sites if site.by_tag])
+        if not tags and bound.watched:
+            raise TagError(_nothing_watched(bound))
         if not tags:
             raise TagError(
                 "the function has no tag, so there is nothing to retain. Name its intermediates, "
@@ -80,7 +97,7 @@ def _chosen(sites: Sequence[Site], names: Sequence[str] | None) -> Sequence[Site
 def refusing(names: Sequence[str] | None) -> Observer:
     """What to call at a tag that is bound as a program is differentiated: it is in a rule, and in no program."""
 
-    def refuse(name: str, where: str, traced: bool) -> None:
+    def refuse(name: str, where: str, traced: bool, names_only: bool) -> None:
         if names is None or any(_glob(pattern).fullmatch(name) for pattern in names):
             raise TagError(
                 f'tag "{name}" ({where}) is in a derivative rule (of a custom_jvp or custom_vjp function), which is no '
@@ -89,6 +106,15 @@ def refusing(names: Sequence[str] | None) -> Observer:
             )
 
     return refuse
+
+
+def _nothing_watched(bound: Bound) -> str:
+    others = "".join(f" `{name}` is {text}." for name, text in list(bound.remarks.items())[:3])
+    return (
+        f"no variable of the watched function `{bound.watched}` holds an array that depends on its arguments, so there "
+        "is nothing to retain. Bind its intermediates to variables, `h = jnp.tanh(x)`, or give watch `within=` the "
+        f"module, class or function whose code has them.{others}"
+    )
 
 
 def _matches(site: Site, pattern: str) -> bool:
