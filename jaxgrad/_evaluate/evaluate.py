@@ -20,6 +20,7 @@ from jaxgrad._batch.batch import Batched, batch
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.bad_rows import Block, checked, columns_of, with_overflow
 from jaxgrad._evaluate.files import open_sink, seal_of
+from jaxgrad._evaluate.output import skipped
 from jaxgrad._evaluate.output.part import Part, difference, names, remove_left_over
 from jaxgrad._evaluate.output.seal import Seal, beside, is_unbroken
 from jaxgrad._evaluate.sink import WRITES, Columns, Sink
@@ -94,7 +95,7 @@ def evaluate(
 def _check_apart(task: Task, out: Path) -> None:
     """No file that is read may be written to, under any of its names."""
     read = {"rows": task.source.path, "weights": task.weights_file}
-    for written in (out, *names(out), beside(out)):
+    for written in (out, *names(out), beside(out), skipped.beside(out)):
         for what, path in read.items():
             if path is not None and written.exists() and written.samefile(path):
                 raise InputError(f'"{written}" holds the {what}; expected another file for the output.')
@@ -163,4 +164,5 @@ def _write(sink: Sink, part: Part, columns: Columns, block: Block) -> None:
     rows = len(next(iter(columns.values())))
     if rows:
         sink.write(columns)
-    part.note(len(block.x), rows, len(block.bad), block.first_bad)
+    left_out = (block.bad + block.start).tolist() if rows < len(block.x) else ()
+    part.note(len(block.x), rows, len(block.bad), block.first_bad, left_out)

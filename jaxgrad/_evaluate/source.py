@@ -67,11 +67,11 @@ def blocks(source: RowFile, positions: Sequence[int], start: int, size: int) -> 
     for chunk in _read_on(source, positions, start, size):
         waiting.append(chunk)
         while sum(map(len, waiting)) >= size:
-            block, rest = _split(_joined(waiting), size)
+            block, rest = split(joined(waiting), size)
             yield block
             waiting = [rest] if len(rest) else []
     if waiting:
-        yield _joined(waiting)
+        yield joined(waiting)
 
 
 def _read_on(source: RowFile, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
@@ -81,7 +81,7 @@ def _read_on(source: RowFile, positions: Sequence[int], start: int, size: int) -
             yield chunk
 
 
-def _joined(chunks: list[Chunk]) -> Chunk:
+def joined(chunks: list[Chunk]) -> Chunk:
     if len(chunks) == 1:
         return chunks[0]
     why: dict[tuple[int, int], str] = {}
@@ -92,7 +92,7 @@ def _joined(chunks: list[Chunk]) -> Chunk:
     return Chunk([np.concatenate(parts) for parts in zip(*(chunk.columns for chunk in chunks), strict=True)], why)
 
 
-def _split(chunk: Chunk, size: int) -> tuple[Chunk, Chunk]:
+def split(chunk: Chunk, size: int) -> tuple[Chunk, Chunk]:
     first = {(row, column): text for (row, column), text in chunk.why.items() if row < size}
     rest = {(row - size, column): text for (row, column), text in chunk.why.items() if row >= size}
     columns = chunk.columns

@@ -192,4 +192,5 @@ def _share(source: RowFile, positions: Sequence[int], block: int, share: tuple[i
         count = sum(map(len, blocks(source, positions, 0, block)))
     if count < processes:
         raise InputError(f'"{source.path}" has {count} rows for {processes} processes; expected one for each at least.')
-    return count * index // processes, count * (index + 1) // processes
+    to_the_end = source.count is None and index == processes - 1
+    return count * index // processes, None if to_the_end else count * (index + 1) // processes

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Done:
       start, end: where the first block's rows start in the file, and where this one's end.
       first_bad: what is wrong with its first bad row.
       checksum: of all from start to end.
+      left_out: the numbers of rows that were read and not written.
     """
 
     read: int
@@ -34,6 +35,7 @@ class Done:
     bad: int
     first_bad: str | None
     checksum: str
+    left_out: list[int] = field(default_factory=list)
 
     def may_follow(self, before: "Done | None") -> bool:
         """Whether it can be the next block: positions only grow, by what is written."""

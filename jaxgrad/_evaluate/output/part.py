@@ -8,13 +8,13 @@ is not to be gone on with loses it, and a new file is made.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.output import seal
+from jaxgrad._evaluate.output import seal, skipped
 from jaxgrad._evaluate.output.log import Done, Log
 from jaxgrad._evaluate.output.resumable import Resumable, believed
 from jaxgrad._evaluate.output.seal import Seal
@@ -48,6 +48,8 @@ class Part:
             raise InputError(f'"{out}" exists, and was kept. Give `overwrite=True` to write over it, or another name.')
         if out.suffix.lower() in seal.BESIDE:
             _check_seal_is_ours(seal.beside(out))
+        if self._lists_skipped:
+            skipped.check_ours(skipped.beside(out))
         if not overwrite:
             self._keep_what_is_left(resume=resume)
         self._log = Log(self._log_path)
@@ -60,6 +62,10 @@ class Part:
         except BaseException:
             self._log.close()
             raise
+
+    @property
+    def _lists_skipped(self) -> bool:
+        return self._task.get("on bad row") == "skip"
 
     def _keep_what_is_left(self, *, resume: bool) -> None:
         there = os.path.lexists(self._path)
@@ -90,11 +96,13 @@ class Part:
             raise
         return believed(self._path, done)
 
-    def note(self, read: int, written: int, bad: int, first_bad: str | None) -> None:
-        """Another block is whole."""
+    def note(self, read: int, written: int, bad: int, first_bad: str | None, left_out: Sequence[int] = ()) -> None:
+        """Another block is whole; `left_out` are the numbers of rows that are not in it."""
         self.file.flush()
         checksum = seal.hexadecimal(self.file.checksum)
-        self.done.append(Done(read, written, self.file.start, self.file.tell(), bad, first_bad, checksum))
+        self.done.append(
+            Done(read, written, self.file.start, self.file.tell(), bad, first_bad, checksum, list(left_out))
+        )
         self._log.note(self.done[-1])
         if time.monotonic() - self._synced > SYNC_EVERY and (self._sync is None or self._sync.done()):
             self._wait_for_sync()
@@ -129,6 +137,9 @@ class Part:
         self.file.end()
         if self._out.suffix.lower() in seal.BESIDE:
             self._publish_seal(found)
+        if self._lists_skipped:
+            left_out = (row for block in self.done for row in block.left_out)
+            write_whole({skipped.beside(self._out): skipped.content(left_out)})
         if self._overwrite:
             self._path.replace(self._out)
         else:
