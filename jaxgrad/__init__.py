@@ -1,5 +1,6 @@
 """Backpropagation you can read, check and batch, in JAX."""
 
+import jaxgrad._startup  # noqa: F401 - first: it answers for what goes wrong while the rest is imported
 from jaxgrad import neuron, reference
 from jaxgrad._arrow.mapper import ArrowMapper, arrow_mapper
 from jaxgrad._batch.batch import Batched, batch

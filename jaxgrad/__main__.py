@@ -2,35 +2,47 @@
 
 import argparse
 import json
+import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 import jax
 
 from jaxgrad import neuron
-from jaxgrad._cli import argument, function, in_flags, numbers, parser, with_values
+from jaxgrad._cli.evaluating import evaluated, what_is_left
+from jaxgrad._cli.flags import in_flags
+from jaxgrad._cli.interrupts import Terminated, interruptible
+from jaxgrad._cli.parser import parser, with_values
+from jaxgrad._cli.values import argument, function, numbers
 from jaxgrad._document import report
 from jaxgrad._document.check import check
 from jaxgrad._document.load import load
 from jaxgrad._errors import InputError, JaxgradError
-from jaxgrad._evaluate.evaluate import Summary, evaluate
-from jaxgrad._evaluate.processes import check_agreement, check_no_others, shard_of
-from jaxgrad._evaluate.task import plan_task
+from jaxgrad._evaluate.processes import join
 from jaxgrad._ledger.ledger import Ledger, ledger
+from jaxgrad._startup import open_closed_streams
+from jaxgrad._text import one_line
 
-AGREE, DIFFER, CANNOT, INTERRUPTED = 0, 1, 2, 130
+AGREE, DIFFER, CANNOT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 DONE = 0
-HEARTBEAT = 20  # seconds without a sign of one process after which JAX ends the others: within a minute
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status: 0 agree, 1 differ, 2 cannot, 130 interrupted."""
-    arguments = parser().parse_args(with_values(sys.argv[1:] if argv is None else argv))
-    return _status(lambda: _run(arguments))
+    """Runs the command line; returns its exit status.
+
+    0 agree or done, 1 differ, 2 cannot, 130 interrupted by Ctrl-C, 143 ended by SIGTERM. What goes wrong is one line
+    on standard error.
+    """
+    open_closed_streams()
+    with interruptible(for_good=argv is None):
+        arguments = parser().parse_args(with_values(sys.argv[1:] if argv is None else argv))
+        return _status(lambda: _run(arguments), arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -43,24 +55,51 @@ def _run(arguments: argparse.Namespace) -> int:
     return _report(arguments.table, as_json=arguments.json)
 
 
-def _status(run: Callable[[], int]) -> int:
+def _status(run: Callable[[], int], arguments: argparse.Namespace) -> int:
     """The exit status of `run`; what it raises is one line of error."""
     try:
         return run()
-    except JaxgradError as error:
-        return _cannot(str(error))
-    except (RuntimeError, FloatingPointError) as error:
-        # JAX could not start its device, ran out of memory, or was told (jax_debug_nans) to stop at a NaN.
-        return _cannot(f"JAX cannot compute it: {error}")
-    except MemoryError as error:
-        return _cannot(f"there is not enough memory: {error}")
-    except OSError as error:
-        # What Python still wants to flush at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        reader_left = isinstance(error, BrokenPipeError)
-        return CANNOT if reader_left else _cannot(f"the report cannot be written: {error.strerror}.")
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        status, why = TERMINATED if isinstance(error, Terminated) else INTERRUPTED, str(error)
+    except BrokenPipeError:  # the reader has left, and hears nothing
+        status, why = CANNOT, ""
+    except Exception as error:
+        status, why = CANNOT, _reason(error)
+        if arguments.command == "evaluate":
+            why = in_flags(why)
+        if arguments.traceback:
+            with suppress(OSError):
+                traceback.print_exc()
+    _drop_what_cannot_be_written()
+    if why:
+        _say(json.dumps({"error": why, "status": status}) if arguments.json else why, as_json=arguments.json)
+    return status
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case JaxgradError():
+            return str(error)
+        case RuntimeError() | FloatingPointError():
+            # JAX could not start its device, ran out of memory, or was told (jax_debug_nans) to stop at a NaN.
+            return f"JAX cannot compute it: {error}"
+        case AssertionError() if os.environ.get("JAX_PLATFORMS") and not str(error):  # all that JAX says of it
+            platforms = os.environ["JAX_PLATFORMS"]
+            return f'JAX cannot start a device: JAX_PLATFORMS is "{platforms}"; expected a platform that is here.'
+        case MemoryError():
+            return f"there is not enough memory: {error}"
+        case OSError():
+            return f"the report cannot be written: {error.strerror}."
+    return f"unexpected {type(error).__name__}: {error}. Give --traceback to see where it comes from."
+
+
+def _drop_what_cannot_be_written() -> None:
+    """What Python still wants to flush at its end goes nowhere, where its place is full or gone."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -125,93 +164,37 @@ def _notebook(name: str, path: str | None, *, only_list: bool) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    index, processes = _join(arguments)
-    status = _status(lambda: _evaluate_share(arguments, index, processes))
+    index, processes = join(arguments.coordinator, arguments.processes, arguments.process, arguments.distributed)
+    if processes > 1:
+        _say(
+            f"this is process {index} of {processes}. When another one dies, JAX ends this one too, in its own words, "
+            "and nothing that is half written has its name: give --resume to all of them."
+        )
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # JAX has put its own in its place
+    status = _status(lambda: _evaluate_share(arguments, index, processes), arguments)
     if status != DONE and processes > 1:
         # Without JAX's farewell, which would wait for the others: so they learn that this one has failed, and end.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError):
+                stream.flush()
         os._exit(status)
     return status
 
 
-def _join(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Joins the processes of a run; the number of this one, and how many there are."""
-    if not (arguments.distributed or arguments.coordinator):
-        if arguments.processes is not None or arguments.process is not None:
-            raise InputError("--processes and --process are given without --coordinator; expected its host:port.")
-        return 0, 1
-    jax.distributed.initialize(
-        arguments.coordinator,
-        arguments.processes,
-        arguments.process,
-        initialization_timeout=60,
-        heartbeat_timeout_seconds=HEARTBEAT,
-        shutdown_timeout_seconds=30 * 24 * 3600,  # the first to be done waits for the last
-    )
-    return jax.process_index(), jax.process_count()
-
-
 def _evaluate_share(arguments: argparse.Namespace, index: int, processes: int) -> int:
-    out = shard_of(arguments.output, index, processes)
-    # Nothing has its name before all processes are done: JAX's farewell waits for all, or ends them.
-    farewell = jax.distributed.shutdown if processes > 1 else lambda: None
+    if arguments.log is not None:
+        logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+        logging.getLogger("jaxgrad").setLevel(arguments.log.upper())
     try:
-        task = plan_task(
-            arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
-            batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, header=arguments.header,
-            share=(index, processes),
-        )  # fmt: skip
-        if processes > 1:
-            check_agreement(task, arguments.output)
-        check_no_others(arguments.output, processes)
-        with _progress() as progress:
-            summary = evaluate(
-                task, out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress,
-                before_publishing=farewell,
-            )  # fmt: skip
-    except InputError as error:
-        raise InputError(in_flags(str(error))) from None
-    except KeyboardInterrupt:
-        _cannot(f"interrupted. {_left(out)}")
-        return INTERRUPTED
-    except OSError as error:
-        return _cannot(f'"{error.filename or out}": {error.strerror or error}. {_left(out)}')
-    _write(_what_was_done(summary))
+        _write(evaluated(arguments, index, processes, sys.stderr))
+    except (OSError, KeyboardInterrupt) as error:
+        left = what_is_left(arguments.output, index, processes)
+        if isinstance(error, KeyboardInterrupt):
+            raise type(error)(f"interrupted. {left}") from None
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise InputError(f'"{error.filename or arguments.output}": {error.strerror or error}. {left}') from error
     return DONE
-
-
-def _left(out: Path) -> str:
-    part = out.with_name(f"{out.name}.part")
-    return f'What was done is in "{part}": give --resume to go on with it.' if os.path.exists(part) else ""
-
-
-def _what_was_done(summary: Summary) -> str:
-    if not summary.read:
-        return f"{summary.out} was whole already; nothing was done."
-    went_on = f", {summary.resumed} of them earlier" if summary.resumed else ""
-    bad = f" Bad rows: {summary.bad}, the first: {summary.first_bad}." if summary.bad else ""
-    wrote = f"wrote {summary.written} of {summary.columns} columns to {summary.out}"
-    return f"Read {summary.read} rows{went_on}, {wrote}.{bad}"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int | None], None]]:
-    """Shows the rows done, their speed and the time left, on a terminal."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda done, total: None
-        return
-    with tqdm(unit=" rows", unit_scale=True, disable=None, file=sys.stderr) as bar:
-
-        def show(done: int, total: int | None) -> None:
-            if bar.total is None and total is not None:
-                bar.reset(total)
-                bar.initial = done
-            bar.update(done - bar.n)
-
-        yield show
 
 
 def _report(path: str | None, *, as_json: bool) -> int:
@@ -228,9 +211,12 @@ def _write(text: str) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def _cannot(why: str) -> int:
-    print(f"jaxgrad: {' '.join(why.split())}", file=sys.stderr)
-    return CANNOT
+def _say(text: str, *, as_json: bool = False) -> None:
+    """One line on standard error, whatever is in the text; nothing where there is no such stream."""
+    line = text if as_json else f"jaxgrad: {one_line(text)}"
+    with suppress(OSError, AttributeError, ValueError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

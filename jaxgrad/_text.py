@@ -1,4 +1,4 @@
-"""Text that several rooms write: columns that stand under one another, the nearest name to a wrong one."""
+"""Text that several rooms write: aligned columns, the nearest name to a wrong one, one line of whatever was found."""
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
@@ -30,3 +30,35 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, known, n=1, cutoff=0)
     return f'Did you mean "{near[0]}"?' if near else ""
+
+
+def one_line(text: str, longest: int = 2000) -> str:
+    """A text as one line that any terminal can show: white space is one space, control characters are escaped.
+
+    Example:
+      >>> one_line("it is\\n \\x1b[31mred")
+      'it is \\\\x1b[31mred'
+    """
+    cut = f"{text[:longest]}..." if len(text) > longest else text
+    return escaped(" ".join(cut.split()))
+
+
+def escaped(text: str) -> str:
+    """The text with what cannot be printed written as Python would: an escape, half a surrogate, a bell."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def short(text: str, longest: int = 60) -> str:
+    """A cell or name of a user's file as an error quotes it: cut where it is long, and printable."""
+    return escaped(text if len(text) <= longest else f"{text[:longest]}...")
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names with commas between them, the first of them where there are many.
+
+    Example:
+      >>> listed(["a", "b", "c"], most=2)
+      'a, b, ... (3 in all)'
+    """
+    shown = ", ".join(map(short, names[:most]))
+    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"

@@ -9,7 +9,9 @@ import numpy as np
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate import source
+from jaxgrad._evaluate.program import column
 from jaxgrad._evaluate.task import Task
+from jaxgrad._text import short
 
 Columns = dict[str, np.ndarray[Any, Any]]
 
@@ -61,7 +63,7 @@ def _why(task: Task, chunk: source.Chunk, start: int, row: int, column: int) -> 
     value = chunk.columns[column][row]
     what = f"is {value}, too large for {task.dtype.name}" if np.isfinite(value) else f"is {value}"
     name = task.source.names[task.positions[column]]
-    return f'"{task.source.path}", row {start + row + 1}, column {name}: it {chunk.why.get((row, column), what)}'
+    return f"{task.source.place(start + row)}, column {short(name)}: it {chunk.why.get((row, column), what)}"
 
 
 def with_overflow(task: Task, block: Block, z: jax.Array) -> Block:
@@ -74,21 +76,22 @@ def with_overflow(task: Task, block: Block, z: jax.Array) -> Block:
         return block
     row, first_bad = int(overflown[0]), block.first_bad
     if not len(block.bad) or row < block.bad[0]:
-        first_bad = f'"{task.source.path}", row {block.start + row + 1}: its z, or a term of it, overflows {task.dtype}'
+        first_bad = f"{task.source.place(block.start + row)}: its z, or a term of it, overflows {task.dtype}"
         _refuse(task, first_bad)
     return replace(block, bad=np.union1d(block.bad, overflown), first_bad=first_bad)
 
 
 def columns_of(task: Task, block: Block, results: dict[str, jax.Array]) -> Columns:
     """The columns of a block's rows: views, where that can be, that end with what holds them."""
-    columns = {name: _view(results[name])[: len(block.x)] for name in task.keep}
+    views = {name: _view(array)[: len(block.x)] for name, array in results.items()}
+    columns = {name: column(views, name) for name in task.keep}
     if not len(block.bad):
         return columns
     if task.on_bad_row == "skip":
-        return {name: np.delete(column, block.bad) for name, column in columns.items()}
-    columns = {name: column.copy() for name, column in columns.items()}
-    for column in columns.values():
-        column[block.bad] = np.nan
+        return {name: np.delete(whole, block.bad) for name, whole in columns.items()}
+    columns = {name: whole.copy() for name, whole in columns.items()}
+    for copy in columns.values():
+        copy[block.bad] = np.nan
     return columns
 
 

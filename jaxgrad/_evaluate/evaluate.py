@@ -3,28 +3,28 @@
 One thread reads the next rows, one computes these, and one writes the last ones.
 """
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jax.sharding import AxisType
 
-from jaxgrad import neuron
 from jaxgrad._batch import threads
-from jaxgrad._batch.batch import Batched, batch
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.bad_rows import Block, checked, columns_of, with_overflow
 from jaxgrad._evaluate.files import open_sink, seal_of
 from jaxgrad._evaluate.output import skipped
-from jaxgrad._evaluate.output.part import Part, difference, names, remove_left_over
+from jaxgrad._evaluate.output.part import Part, check_may_write, difference, names, remove_left_over
 from jaxgrad._evaluate.output.seal import Seal, beside, is_unbroken
+from jaxgrad._evaluate.program import batched_columns
 from jaxgrad._evaluate.sink import WRITES, Columns, Sink
 from jaxgrad._evaluate.task import Task
+
+logger = logging.getLogger("jaxgrad.evaluate")
 
 Progress: TypeAlias = Callable[[int, int | None], None]  # rows done, and how many there are
 
@@ -69,20 +69,20 @@ def evaluate(
         changed while it was read.
     """
     out = Path(out)
-    if out.suffix.lower() not in WRITES:
-        raise InputError(f'the output is "{out}"; expected a file that ends in {", ".join(WRITES)}.')
-    _check_apart(task, out)
-    if resume and not overwrite and out.is_file():
-        _check_is_the_result(task, out)
+    if check_output(task, out, resume=resume, overwrite=overwrite):
         remove_left_over(out)
+        logger.info("%s is whole already", out)
         return Summary(out, 0, 0, len(task.keep), 0, None, 0)
-    part = Part(out, task.made_of(), resume=resume, overwrite=overwrite)
+    packed = task.compression != "none"  # and as long as the numbers make it: only they would lead to where it was
+    part = Part(out, task.made_of(), resume=resume, overwrite=overwrite, anew=packed)
+    logger.info("%s to %s, from row %d on", task.source.path, out, sum(block.read for block in part.done))
     try:
         with jax.enable_x64(task.dtype == np.float64):
             summary, seal = _run(task, out, part, progress)
         task.source.opened.check_unchanged()
         before_publishing()
         part.publish(seal)
+        logger.info("%s is whole: %d rows", out, summary.written)
     except InputError:
         part.leave() if part.done and not task.source.opened.has_changed() else part.remove()
         raise
@@ -90,6 +90,25 @@ def evaluate(
         part.leave()
         raise
     return summary
+
+
+def check_output(task: Task, out: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Whether the output is there already, whole and of this task, and may stay; nothing is written.
+
+    Raises:
+      InputError: the output cannot be written, or is something that is not to be written over.
+    """
+    ending = out.suffix.lower()
+    if ending not in WRITES:
+        raise InputError(f'the output is "{out}"; expected a file that ends in {", ".join(WRITES)}.')
+    if ending != ".parquet" and (task.compression != "none" or task.row_group_size is not None):
+        raise InputError(f'`compression` and `row_group_size` are of .parquet files, and the output is "{out}".')
+    _check_apart(task, out)
+    if resume and not overwrite and out.is_file():
+        _check_is_the_result(task, out)
+        return True
+    check_may_write(out, resume=resume, overwrite=overwrite, lists_skipped=task.on_bad_row == "skip")
+    return False
 
 
 def _check_apart(task: Task, out: Path) -> None:
@@ -116,11 +135,11 @@ def _check_is_the_result(task: Task, out: Path) -> None:
 
 
 def _run(task: Task, out: Path, part: Part, progress: Progress) -> tuple[Summary, Seal]:
-    batched = _batched(task.keep)
+    batched = batched_columns(task.keep, len(task.positions))
     written = [block.written for block in part.done if block.written]
-    sink = open_sink(out.suffix, part.file, task.keep, task.dtype, written)
+    sink = open_sink(out.suffix, part.file, task.keep, task.dtype, written, task.compression, task.row_group_size)
     earlier = sum(block.read for block in part.done)
-    total = None if task.stop is None else task.stop - task.start
+    total = task.total
     read = earlier
     progress(read, total)
     results: list[Any] = [None, None]  # one block is computed while another is written, in memory that is used again
@@ -147,22 +166,10 @@ def _run(task: Task, out: Path, part: Part, progress: Progress) -> tuple[Summary
     return Summary(out, read, seal.rows, len(task.keep), seal.bad, seal.first_bad, earlier), seal
 
 
-@cache
-def _batched(keep: tuple[str, ...]) -> Batched:
-    """What computes the columns, and z; the same for the same ones, so that it is compiled once."""
-
-    def columns(x: jax.Array, w: jax.Array) -> dict[str, jax.Array]:
-        found = neuron.quantities(neuron.backprop(x, w))
-        return {name: found[name] for name in dict.fromkeys((*keep, "z"))}
-
-    # One program for a block, that writes over the one before the last: a CPU's other cores read and write meanwhile.
-    device = jax.make_mesh((1,), ("rows",), (AxisType.Auto,), devices=jax.local_devices()[:1])
-    return batch(columns, in_axes=(0, None), mesh=device)
-
-
 def _write(sink: Sink, part: Part, columns: Columns, block: Block) -> None:
     rows = len(next(iter(columns.values())))
     if rows:
         sink.write(columns)
     left_out = (block.bad + block.start).tolist() if rows < len(block.x) else ()
     part.note(len(block.x), rows, len(block.bad), block.first_bad, left_out)
+    logger.debug("rows %d to %d are written, %d of them bad", block.start, block.start + len(block.x), len(block.bad))

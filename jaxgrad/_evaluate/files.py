@@ -16,7 +16,8 @@ from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import BESIDE, Seal, beside, parsed
 from jaxgrad._evaluate.sink import WRITES, Sink
-from jaxgrad._evaluate.source import READS, RowFile, readable
+from jaxgrad._evaluate.source import READS, RowFile, ending_of, readable
+from jaxgrad._text import short
 
 
 def open_source(path: str | Path, header: str = "auto") -> RowFile:
@@ -31,18 +32,22 @@ def open_source(path: str | Path, header: str = "auto") -> RowFile:
       InputError: there is no such file, its ending is another, or it is empty, cut off or corrupt.
     """
     path = Path(path)
-    readers = {".npy": read_npy, ".csv": lambda o: read_csv(o, header), ".parquet": read_parquet, ".arrow": read_arrow}
-    if path.suffix.lower() not in readers:
+    readers = {
+        ".npy": read_npy, ".parquet": read_parquet, ".arrow": read_arrow,
+        ".csv": lambda opened: read_csv(opened, header),
+        ".csv.gz": lambda opened: read_csv(opened, header, packed=True),
+    }  # fmt: skip
+    if ending_of(path) not in readers:
         raise InputError(f'the rows are in "{path}"; expected a file that ends in {", ".join(READS)}.')
     opened = Opened(path)
     if not opened.size:
         raise InputError(f'"{path}" is empty; expected rows of numbers.')
-    source: RowFile = readable(path, lambda: readers[path.suffix.lower()](opened))
+    source: RowFile = readable(path, lambda: readers[ending_of(path)](opened))
     if not source.names:
         raise InputError(f'"{path}" has no columns; expected one for each input.')
     twice = next((name for name, times in Counter(source.names).items() if times > 1), None)
     if twice is not None:
-        raise InputError(f'"{path}" has two columns "{twice}"; expected a name for each.')
+        raise InputError(f'"{path}" has two columns "{short(twice)}"; expected a name for each.')
     if source.count == 0:
         raise InputError(f'"{path}" has no rows; expected at least one.')
     return source
@@ -68,7 +73,15 @@ def seal_of(out: Path) -> Seal:
         ) from error
 
 
-def open_sink(ending: str, file: Resumable, names: Sequence[str], dtype: np.dtype[Any], written: Sequence[int]) -> Sink:
+def open_sink(
+    ending: str,
+    file: Resumable,
+    names: Sequence[str],
+    dtype: np.dtype[Any],
+    written: Sequence[int],
+    compression: str = "none",
+    row_group_size: int | None = None,
+) -> Sink:
     """A sink of that ending, at the end of blocks that have `written` rows each.
 
     Raises:
@@ -78,7 +91,8 @@ def open_sink(ending: str, file: Resumable, names: Sequence[str], dtype: np.dtyp
         case ".npy":
             return NpySink(file, names, dtype, written)
         case ".parquet":
-            return _replayed(ParquetSink(file, names, dtype), file, names, dtype, written)
+            parquet = ParquetSink(file, names, dtype, compression, row_group_size)
+            return _replayed(parquet, file, names, dtype, written)
         case ".arrow":
             return _replayed(ArrowSink(file, names, dtype), file, names, dtype, written)
         case ".csv":

@@ -69,7 +69,15 @@ def merge(out: str | Path, *, overwrite: bool = False) -> Merged:
     left_out = _left_out(task, shards)
     part = Part(out, task, resume=False, overwrite=overwrite)
     try:
-        sink = open_sink(out.suffix, part.file, task["keep"], np.dtype(task["dtype"]), [])
+        sink = open_sink(
+            out.suffix,
+            part.file,
+            task["keep"],
+            np.dtype(task["dtype"]),
+            [],
+            task["compression"],
+            task["row group size"],
+        )
         if out.suffix.lower() == ".csv":
             _copy_lines(part.file, shards)
         else:

@@ -10,7 +10,12 @@ import numpy as np
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.opened import Opened
 
-READS = (".csv", ".npy", ".parquet", ".arrow")
+READS = (".csv", ".csv.gz", ".npy", ".parquet", ".arrow")
+
+
+def ending_of(path: Path) -> str:
+    """What tells a file's format, in small letters: .csv.gz of Rows.CSV.gz."""
+    return ".csv.gz" if path.name.lower().endswith(".csv.gz") else path.suffix.lower()
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class RowFile:
       count: rows, or None where only reading on would tell.
       chunks: columns' positions, a first row, a number of rows -> chunks of about that many, in order.
       read_as: what was found out of how it is to be read.
+      line_of: a row, from 0 -> the line of the file that it starts in, from 1; None where there are no lines.
     """
 
     opened: Opened
@@ -43,10 +49,16 @@ class RowFile:
     count: int | None
     chunks: Callable[[Sequence[int], int, int], Iterator[Chunk]]
     read_as: Mapping[str, Any] = field(default_factory=dict)
+    line_of: Callable[[int], int] | None = None
 
     @property
     def path(self) -> Path:
         return self.opened.path
+
+    def place(self, row: int) -> str:
+        """Where a row is, for an error: "rows.csv", row 7 (line 8)."""
+        line = f" (line {self.line_of(row)})" if self.line_of is not None else ""
+        return f'"{self.path}", row {row + 1}{line}'
 
 
 def readable(path: Path, read: Callable[[], Any]) -> Any:
@@ -58,7 +70,7 @@ def readable(path: Path, read: Callable[[], Any]) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # whatever a library says of a file that is not what it should be
-        raise InputError(f'"{path}" cannot be read as {path.suffix[1:]}: {error}') from error
+        raise InputError(f'"{path}" cannot be read as {ending_of(path)[1:]}: {error}') from error
 
 
 def blocks(source: RowFile, positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:

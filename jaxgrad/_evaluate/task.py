@@ -12,6 +12,8 @@ import numpy as np
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.files import open_source
 from jaxgrad._evaluate.source import RowFile, blocks
+from jaxgrad._evaluate.weights import read_weights
+from jaxgrad._text import listed, short
 from jaxgrad.neuron._quantities import chosen
 
 BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
@@ -36,6 +38,8 @@ class Task:
         that is no number.
       start, stop: the rows of the source that are this process's; None where that is to its end.
       weights_file: where the weights are from, if they are from a file.
+      limited: there may be less rows than up to `stop`.
+      compression, row_group_size: of an output in Parquet.
     """
 
     source: RowFile
@@ -48,6 +52,19 @@ class Task:
     start: int
     stop: int | None
     weights_file: Path | None = None
+    limited: bool = False
+    compression: str = "none"
+    row_group_size: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """The rows to read, None where only reading on would tell."""
+        return None if self.stop is None or self.limited else self.stop - self.start
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the columns that are read."""
+        return [self.source.names[position] for position in self.positions]
 
     def made_of(self) -> dict[str, Any]:
         """All that an output depends on: what has to be the same for a run to go on with another's part.
@@ -58,12 +75,14 @@ class Task:
             "rows": self.source.opened.fingerprint,
             "read as": dict(self.source.read_as),
             "dtype": self.dtype.name,
-            "columns": [self.source.names[position] for position in self.positions],
+            "columns": self.inputs,
             "weights": self.weights.astype(float).tolist(),
             "keep": list(self.keep),
             "batch size": self.block,
             "on bad row": self.on_bad_row,
             "part of the rows": [self.start, self.stop],
+            "compression": self.compression,
+            "row group size": self.row_group_size,
             "jaxgrad": version("jaxgrad"),
             "JAX": jax.__version__,
             "NumPy": np.__version__,
@@ -92,6 +111,9 @@ def plan_task(
     on_bad_row: str = "error",
     header: str = "auto",
     share: tuple[int, int] = (0, 1),
+    limit: int | None = None,
+    compression: str = "none",
+    row_group_size: int | None = None,
 ) -> Task:
     """Checks what is asked for, and finds what was left open.
 
@@ -105,6 +127,8 @@ def plan_task(
       on_bad_row: "error", "skip" or "nan".
       header: of a .csv file: "yes", "no" or "auto", which is an error where the first line may be either.
       share: (i, n) for the i-th part of n of the rows.
+      limit: only the first rows, this many.
+      compression, row_group_size: of an output in Parquet: how it is packed, and rows in a row group at most.
 
     Raises:
       InputError: a file cannot be read, there are not as many weights as columns and one more, a column or
@@ -113,14 +137,19 @@ def plan_task(
     source = open_source(rows, header)
     positions = _positions(source, columns)
     found = _dtype(source, positions, dtype)
-    w, weights_file = _weights(weights, found, [source.names[position] for position in positions])
+    w, weights_file = read_weights(weights, found, [source.names[position] for position in positions])
     kept = chosen(w, keep)
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"`batch_size` is {batch_size}; expected a positive number of rows.")
+    for name, number in {"batch_size": batch_size, "limit": limit, "row_group_size": row_group_size}.items():
+        if number is not None and number < 1:
+            raise InputError(f"`{name}` is {number}; expected a positive number of rows.")
     bytes_a_row = found.itemsize * (len(positions) + len(kept))
     block = min(batch_size or max(1024, 1 << ((BLOCK // bytes_a_row).bit_length() - 1)), MOST)
-    start, stop = _share(source, positions, block, share)
-    return Task(source, positions, w, kept, found, block, on_bad_row, start, stop, weights_file)
+    start, stop = _share(source, positions, block, share, limit)
+    return Task(
+        source, positions, w, kept, found, block, on_bad_row, start, stop, weights_file,
+        limited=limit is not None and source.count is None and share[1] == 1,
+        compression=compression, row_group_size=row_group_size,
+    )  # fmt: skip
 
 
 def _positions(source: RowFile, columns: Sequence[str] | None) -> tuple[int, ...]:
@@ -136,8 +165,8 @@ def _position(source: RowFile, by_name: Mapping[str, int], column: str) -> int:
     if column.isdecimal() and int(column) < len(source.names):
         return int(column)
     raise InputError(
-        f'"{source.path}" has no column "{column}"; expected one of {", ".join(source.names)}, or a number from 0 to '
-        f"{len(source.names) - 1}."
+        f'"{source.path}" has no column "{short(column)}"; expected one of {listed(source.names)}, or a number from 0 '
+        f"to {len(source.names) - 1}."
     )
 
 
@@ -149,47 +178,17 @@ def _dtype(source: RowFile, positions: Sequence[int], dtype: str | None) -> np.d
     return widest if widest.name in DTYPES else np.dtype(np.float64)
 
 
-def _weights(text: str, dtype: np.dtype[Any], inputs: Sequence[str]) -> tuple[np.ndarray[Any, Any], Path | None]:
-    path, found = Path(text), None
-    try:
-        numbers = [float(number) for number in text.split(",")]
-    except ValueError:
-        if not path.is_file():
-            raise InputError(
-                f'-w is "{text}"; expected numbers with commas between them, as 0.5,-0.3,0.1, or a file of them.'
-            ) from None
-        numbers, found = _weights_of_file(path), path
-    if len(numbers) != len(inputs) + 1:
-        raise InputError(
-            f"there are {len(numbers)} weights and {len(inputs)} columns of inputs ({', '.join(inputs)}); expected "
-            f"{len(inputs) + 1} weights, one for each column and the bias last. Choose columns by `columns`."
-        )
-    with np.errstate(over="ignore"):
-        w = np.array(numbers, dtype)
-    if not np.isfinite(w).all():
-        raise InputError(
-            f"weight {int(np.flatnonzero(~np.isfinite(w))[0])} is not a finite {dtype.name}; expected one."
-        )
-    return w, found
-
-
-def _weights_of_file(path: Path) -> list[float]:
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False).astype(float, casting="same_kind").ravel().tolist()  # type: ignore[no-any-return]
-        return [float(number) for number in path.read_text(encoding="utf-8-sig").replace(",", " ").split()]
-    except (ValueError, TypeError, EOFError) as error:
-        raise InputError(f'the weights in "{path}" cannot be read: {error}') from None
-
-
-def _share(source: RowFile, positions: Sequence[int], block: int, share: tuple[int, int]) -> tuple[int, int | None]:
+def _share(
+    source: RowFile, positions: Sequence[int], block: int, share: tuple[int, int], limit: int | None
+) -> tuple[int, int | None]:
     """First and last row of a process."""
     index, processes = share
     count = source.count
-    if processes == 1:
-        return 0, count
+    if processes == 1 and count is None:
+        return 0, limit
     if count is None:
         count = sum(map(len, blocks(source, positions, 0, block)))
+    count = count if limit is None else min(count, limit)
     if count < processes:
         raise InputError(f'"{source.path}" has {count} rows for {processes} processes; expected one for each at least.')
     to_the_end = source.count is None and index == processes - 1

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxgrad._errors import InputError
 from jaxgrad._record import Record
+from jaxgrad._text import listed, short
 from jaxgrad.neuron._accurate import backprop
 from jaxgrad.neuron._chain import NAMES
 
@@ -59,15 +60,16 @@ def chosen(w: ArrayLike, keep: Sequence[str] | None) -> tuple[str, ...]:
     Raises:
       InputError: there is no such quantity.
     """
-    names: list[str] = []  # as they are made: JAX would sort them
     w = np.asarray(w)
     with jax.enable_x64(w.dtype == np.float64):
-        jax.eval_shape(lambda x, w: names.extend(quantities(backprop(x, w))), w[:-1], w)
+        shapes = jax.eval_shape(backprop, w[:-1], w)
+    # Of NumPy arrays, which are taken apart faster than JAX traces it.
+    names = list(quantities(jax.tree.map(lambda found: np.empty(found.shape), shapes)))
     if keep is None:
         return tuple(names)
     for pattern in keep:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise InputError(f'there is no quantity "{pattern}"; expected names or globs of {", ".join(names)}.')
+            raise InputError(f'there is no quantity "{short(pattern)}"; expected names or globs of {listed(names)}.')
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in keep))
 
 

@@ -157,12 +157,13 @@ def test_a_bad_row_is_named_or_left_out_or_nan(ending, cell, text, tmp_path, cap
     assert run(path, "-w", W, "-o", out, "--batch-size", 300) == 2
     name = "x1" if ending == "npy" else "b"
     error = capsys.readouterr().err
-    assert f'"{path}", row 701, column {name}: {text}; expected finite numbers.' in error
+    place = f'"{path}", row 701{" (line 702)" if ending == "csv" else ""}, column {name}: {text}'
+    assert f"{place}; expected finite numbers." in error
     assert error.count("\n") == 1
     assert not out.exists()
 
     assert run(path, "-w", W, "-o", out, "--on-bad-row", "skip", "--overwrite") == 0
-    assert f'Bad rows: 1, the first: "{path}", row 701, column {name}: {text}.' in capsys.readouterr().out
+    assert f"Bad rows: 1, the first: {place}." in capsys.readouterr().out
     np.testing.assert_array_equal(read(out)["f"], quantities(np.delete(x, 700, 0))["f"])
 
     assert run(path, "-w", W, "-o", out, "--on-bad-row", "nan", "--overwrite") == 0
@@ -215,7 +216,7 @@ BROKEN = {
     "empty.npy": "is empty; expected rows of numbers",
     "empty.parquet": "is empty; expected rows of numbers",
     "header.csv": "has no rows; expected at least one",
-    "ragged.csv": "row 2: it has 3 columns; expected 2",
+    "ragged.csv": "row 2 (line 3): it has 3 columns; expected 2",
     "twice.csv": 'has two columns "a"; expected a name for each',
     "none.npy": "has no rows; expected at least one",
     "flat.npy": "holds an array of shape (4,) and dtype float64; expected (rows, columns)",
@@ -224,10 +225,10 @@ BROKEN = {
     "complex.npy": "column x0: it is of dtype complex128; expected real numbers",
     "text.npy": "column x0: it is of dtype <U32; expected real numbers",
     "vectors.npy": "column a: it is of dtype ('<f4', (2,)); expected real numbers",
-    "lists.parquet": "cannot be read as parquet: Unsupported cast from list",
+    "lists.parquet": "column a: it is of type list<element: double>; expected real numbers",
     "twice.parquet": 'has two columns "a"; expected a name for each',
     "flipped.parquet": "cannot be read as parquet",
-    "rows.txt": "expected a file that ends in .csv, .npy, .parquet, .arrow",
+    "rows.txt": "expected a file that ends in .csv, .csv.gz, .npy, .parquet, .arrow",
     "absent.npy": "there is no file",
 }
 
@@ -247,7 +248,7 @@ def test_a_file_that_cannot_be_read_is_one_line_of_error(name, tmp_path, capsys)
 WRONG = [
     (["-w", "1,2"], "there are 2 weights and 2 columns of inputs (x0, x1); expected 3 weights"),
     (["-w", "complex.npy"], 'the weights in "complex.npy" cannot be read: Cannot cast array data'),
-    (["-w", "w" * 300], "File name too long"),
+    (["-w", "w" * 300], f'-w is "{"w" * 60}..."; expected numbers'),
     (["-w", W, "--processes", "2"], "--processes and --process are given without --coordinator; expected its host"),
     (["-w", "1,2,nan"], "weight 2 is not a finite float32; expected one"),
     (["-w", "1,two,3"], '-w is "1,two,3"; expected numbers with commas between them, as 0.5,-0.3,0.1, or a file'),

@@ -23,7 +23,8 @@ W = "0.5,-0.3,0.1"
 EVALUATE = (sys.executable, "-m", "jaxgrad", "evaluate")
 # The same, but a death is noticed after 3 seconds.
 IMPATIENT = (
-    sys.executable, "-c", "import sys; from jaxgrad import __main__ as m; m.HEARTBEAT = 3; sys.exit(m.main())",
+    sys.executable, "-c", "import sys; from jaxgrad import __main__; from jaxgrad._evaluate import processes; "
+    "processes.HEARTBEAT = 3; sys.exit(__main__.main())",
     "evaluate",
 )  # fmt: skip
 ROWS = 200_000

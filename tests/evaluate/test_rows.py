@@ -134,7 +134,7 @@ def test_a_blank_line_of_one_column_is_a_row_that_has_no_number(ending, tmp_path
     rows, out = tmp_path / "rows.csv", tmp_path / "out.npy"
     rows.write_bytes(ending.join(["a", "1", "", "3", "4", ""]).encode())
     assert run(rows, "-w", "2,1", "-o", out) == 2
-    assert "row 2, column a: it is missing" in capsys.readouterr().err
+    assert "row 2 (line 3), column a: it is missing" in capsys.readouterr().err
     assert run(rows, "-w", "2,1", "-o", out, "--on-bad-row", "nan") == 0
     np.testing.assert_array_equal(read(out)["z"], np.array([3, np.nan, 7, 9], np.float32))
 
@@ -152,7 +152,7 @@ def test_a_blank_line_between_rows_of_several_columns_is_a_row_and_at_the_end_it
     lines.insert(2, "")
     rows.write_bytes(ending.join(lines).encode())
     assert run(rows, "-w", W, "-o", out, "--overwrite") == 2
-    assert "row 2, column a: it is missing; expected finite numbers" in capsys.readouterr().err
+    assert "row 2 (line 3), column a: it is missing; expected finite numbers" in capsys.readouterr().err
     assert run(rows, "-w", W, "-o", out, "--overwrite", "--on-bad-row", "nan") == 0
     assert np.isnan(read(out)["f"]).tolist() == [False, True, False]
 

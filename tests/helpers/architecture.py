@@ -10,7 +10,7 @@ from pathlib import Path
 EXTENSION_API = ("jax.extend", "jax.interpreters")
 MAY_USE_EXTENSION_API = {"_names/tag.py", "_program/jaxpr.py"}
 MAY_READ_EQUATIONS = ("_program/", "_names/tag.py")
-MAY_PRINT = {"__main__.py"}
+MAY_PRINT = {"__main__.py", "_startup.py"}
 MAY_BE_IMPORTED = {"jaxgrad", "jax", "jaxlib", "numpy"} | set(sys.stdlib_module_names)
 ONLY_WITH = {"pytest_plugin.py": {"pytest"}}  # loaded by what it imports, and by nothing else
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "jaxgrad", "tests", "bench"}
@@ -28,7 +28,7 @@ FLOORS = (
     {"_arrow"},
     {"_names", "_graph", "_batch"},
     {"_record"},
-    {"_errors", "_files", "_text", "_types"},
+    {"_errors", "_files", "_startup", "_text", "_types"},
 )
 
 Names = Iterator[tuple[str, int]]
@@ -223,6 +223,8 @@ def private_or_extra_in_init(package: Path) -> list[str]:
     for statement in tree.body:
         match statement:
             case ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.Import(names=[ast.alias(name=module)]) if module == f"{package.name}._startup":
                 pass
             case ast.ImportFrom(module=str(module)) if _within(module, package.name):
                 bound |= {alias.asname or alias.name for alias in statement.names}

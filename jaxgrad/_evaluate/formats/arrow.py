@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxgrad._evaluate.formats.columns import arrow_dtype, dropped, group_of, of_arrow, pyarrow, record_batch, schema_of
+from jaxgrad._evaluate.formats.columns import (
+    arrow_dtype,
+    check_types,
+    dropped,
+    group_of,
+    of_arrow,
+    pyarrow,
+    record_batch,
+    schema_of,
+)
 from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import KEY
@@ -32,6 +41,7 @@ def read_arrow(opened: Opened) -> RowFile:
         schema = ipc.open_stream(_file(opened)).schema
 
     def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+        check_types(opened.path, [schema.field(p) for p in positions])
         first, skipped = group_of(start, sizes)
         if file is None:
             batches = iter(ipc.open_stream(_file(opened)))

@@ -1,6 +1,7 @@
 """Columns as pyarrow has them, to NumPy and back."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.sink import Columns
 from jaxgrad._evaluate.source import Chunk
+from jaxgrad._text import short
+
+BOOLEANS = {"true": "1", "false": "0"}
 
 
 def pyarrow(module: str) -> Any:
@@ -57,15 +61,37 @@ def without_last(batches: Iterable[Any], rows: int) -> Iterator[Any]:
 
 def arrow_dtype(kind: Any) -> np.dtype[Any] | None:
     types = pyarrow("pyarrow").types
-    return np.dtype(kind.to_pandas_dtype()) if types.is_integer(kind) or types.is_floating(kind) else None
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    return np.dtype(kind.to_pandas_dtype()) if is_number else None
+
+
+def check_types(path: Path, fields: Iterable[Any]) -> None:
+    """Raises an `InputError` where a column is of no type that holds numbers, or text that may be numbers."""
+    for field in fields:
+        if not _may_be_numbers(field.type):
+            raise InputError(
+                f'"{path}", column {short(field.name)}: it is of type {short(str(field.type))}; expected real numbers.'
+            )
+
+
+def _may_be_numbers(kind: Any) -> bool:
+    types = pyarrow("pyarrow").types
+    if types.is_dictionary(kind):
+        return _may_be_numbers(kind.value_type)
+    text = (types.is_string, types.is_large_string, types.is_string_view, types.is_decimal, types.is_null)
+    return arrow_dtype(kind) is not None or any(is_kind(kind) for is_kind in text)
 
 
 def of_arrow(columns: Sequence[Any]) -> Chunk:
     why: dict[tuple[int, int], str] = {}
+    pa = pyarrow("pyarrow")
     found = []
     for position, column in enumerate(columns):
-        if arrow_dtype(column.type) is None:
-            column = _parsed(column.cast(pyarrow("pyarrow").string()), position, why)
+        dtype = arrow_dtype(column.type)
+        if dtype is None:
+            column = _parsed(column.cast(pa.string()), position, why)
+        elif dtype.kind == "b":
+            column = column.cast(pa.uint8())
         if column.null_count:
             for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
                 why.setdefault((row, position), "is missing")
@@ -86,14 +112,19 @@ def _parsed(column: Any, position: int, why: dict[tuple[int, int], str]) -> Any:
                 numbers.append(None if text is None else number(text))
             except ValueError:
                 numbers.append(None)
-                why[row, position] = f'is "{text}"' if text else "is missing"
+                why[row, position] = f'is "{short(text)}"' if text else "is missing"
         return pa.array(numbers, pa.float64())
 
 
 def number(text: str) -> float:
+    """The number that a cell of text holds; a boolean is 0 or 1, as it is in every other format.
+
+    Raises:
+      ValueError: it holds none.
+    """
     if "_" in text:  # 1_000 is a number to Python alone
         raise ValueError
-    return float(text)
+    return float(BOOLEANS.get(text.lower(), text))
 
 
 def schema_of(names: Sequence[str], dtype: np.dtype[Any]) -> Any:

@@ -1,8 +1,11 @@
 """CSV."""
 
 import csv
-from collections.abc import Iterator, Sequence
-from typing import Any
+import gzip
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -12,23 +15,44 @@ from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.sink import Columns
 from jaxgrad._evaluate.source import Chunk, RowFile
+from jaxgrad._text import short
 
 MISSING = ["", "NA", "null"]
+BLOCK, TAIL = 1 << 20, 1 << 16  # bytes that are parsed at a time, and that are looked at for blank lines
 
 
-def read_csv(opened: Opened, header: str) -> RowFile:
-    names, has_header = _names(opened, header)
+def read_csv(opened: Opened, header: str, *, packed: bool = False) -> RowFile:
+    """The rows of a CSV file, `packed` by gzip or not."""
+    names, lines = _names(opened, header, packed=packed)
+
+    def line_of(row: int) -> int:
+        with _unpacked(opened, packed=packed) as file:
+            return line_of_record(file, row + bool(lines))
 
     def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
         wanted = [names[p] for p in positions]
-        for batch in dropped(_batches(opened, names, wanted, header=has_header), start):
+        batches = _batches(opened, names, wanted, lines, line_of, packed=packed)
+        for batch in dropped(batches, start):
             for begin in range(0, batch.num_rows, size):
                 yield of_arrow([column.slice(begin, size) for column in batch.columns])
 
-    return RowFile(opened, names, (None,) * len(names), None, chunks, {"header": has_header})
+    return RowFile(opened, names, (None,) * len(names), None, chunks, {"header": bool(lines)}, line_of)
 
 
-def _batches(opened: Opened, names: tuple[str, ...], wanted: Sequence[str], *, header: bool) -> Iterator[Any]:
+def _unpacked(opened: Opened, *, packed: bool) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(opened.name)) if packed else open(opened.name, "rb")
+
+
+def _batches(
+    opened: Opened,
+    names: tuple[str, ...],
+    wanted: Sequence[str],
+    header: int,
+    line_of: Callable[[int], int],
+    *,
+    packed: bool,
+) -> Iterator[Any]:
+    """The columns that are wanted, as text; `header` is how many lines the names take."""
     arrow_csv, pa = pyarrow("pyarrow.csv"), pyarrow("pyarrow")
     wrong: list[Any] = []
 
@@ -36,13 +60,18 @@ def _batches(opened: Opened, names: tuple[str, ...], wanted: Sequence[str], *, h
         wrong.append(row)
         return "error"
 
+    file = pa.OSFile(opened.name)
     try:
         batches = arrow_csv.open_csv(
-            opened.name,
+            pa.CompressedInputStream(file, "gzip") if packed else file,
             # As text, so that a cell that is no number can be named. One thread: only then are rows numbered.
-            read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=int(header)),
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, column_names=names, skip_rows=header, block_size=max(BLOCK, 64 * len(names))
+            ),
             # A blank line is a row without numbers: left out, it would put the rows after it out of place.
-            parse_options=arrow_csv.ParseOptions(invalid_row_handler=stop_at, ignore_empty_lines=False),
+            parse_options=arrow_csv.ParseOptions(
+                invalid_row_handler=stop_at, ignore_empty_lines=False, newlines_in_values=True
+            ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(wanted, pa.string()),
                 include_columns=list(wanted),
@@ -50,27 +79,57 @@ def _batches(opened: Opened, names: tuple[str, ...], wanted: Sequence[str], *, h
                 null_values=MISSING,
             ),
         )
-        yield from without_last(batches, _blank_lines_at_the_end(opened) if len(names) > 1 else 0)
+        yield from without_last(batches, _blank_lines_at_the_end(opened, packed=packed) if len(names) > 1 else 0)
     except pa.ArrowInvalid:
         if not wrong:
             raise
+        row = wrong[0].number - bool(header)
         raise InputError(
-            f'"{opened.path}", row {wrong[0].number - header}: it has {wrong[0].actual_columns} columns; expected '
+            f'"{opened.path}", row {row} (line {line_of(row - 1)}): it has {wrong[0].actual_columns} columns; expected '
             f"{wrong[0].expected_columns}, as in the first line."
         ) from None
 
 
-def _blank_lines_at_the_end(opened: Opened) -> int:
-    tail = np.empty(min(opened.size, 1 << 16), np.uint8)
-    opened.read(tail, opened.size - len(tail))
-    text = tail.tobytes()
-    return max(0, text[len(text.rstrip(b"\r\n")) :].count(b"\n") - 1)
+def _blank_lines_at_the_end(opened: Opened, *, packed: bool) -> int:
+    tail = b""
+    with _unpacked(opened, packed=packed) as file:
+        if not packed:
+            file.seek(max(0, opened.size - TAIL))
+        while data := file.read(TAIL):
+            tail = (tail + data)[-TAIL:]
+    return max(0, tail[len(tail.rstrip(b"\r\n")) :].count(b"\n") - 1)
 
 
-def _names(opened: Opened, header: str) -> tuple[tuple[str, ...], bool]:
-    """The columns' names, and whether the first line has them; where that is not sure, it has to be said."""
-    with open(opened.name, encoding="utf-8-sig", newline="") as file:
-        first = [cell.strip() for cell in next(csv.reader(file), [])]
+def line_of_record(file: BinaryIO, record: int) -> int:
+    """The line, from 1, that a record of a CSV file starts in, from 0: a cell in quotes may go over several lines."""
+    lines = records = 0
+    quoted, at_start = False, True  # of a cell, where alone a quote opens it
+    while data := file.read(1 << 20):
+        ends = data.count(b"\n")
+        if not quoted and b'"' not in data and records + ends < record:
+            lines, records, at_start = lines + ends, records + ends, data[-1:] in (b"\n", b",")
+            continue
+        for token in re.split(rb'([",\n])', data):
+            if records == record:
+                return lines + 1
+            if token == b'"':
+                quoted = not quoted if quoted or at_start else quoted
+                at_start = False
+            elif token == b"\n":
+                lines, records, at_start = lines + 1, records + (not quoted), not quoted
+            elif token == b",":
+                at_start = not quoted
+            elif token:
+                at_start = False
+    return lines + 1
+
+
+def _names(opened: Opened, header: str, *, packed: bool) -> tuple[tuple[str, ...], int]:
+    """The columns' names, and how many lines they take, 0 if they have none; not sure of it, it has to be said."""
+    with io.TextIOWrapper(_unpacked(opened, packed=packed), encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        first = [cell.strip() for cell in next(reader, [])]
+        lines = reader.line_num
     numbers = [_is_number(cell) for cell in first]
     has_header = header == "yes"
     if header == "auto":
@@ -78,11 +137,11 @@ def _names(opened: Opened, header: str) -> tuple[tuple[str, ...], bool]:
         unsure = any(numbers) if not all(numbers) else counted
         if unsure or all(cell in MISSING for cell in first):
             raise InputError(
-                f'"{opened.path}": its first line, {_short(first)}, may be names or a row; expected to be told. Give '
-                '`header="yes"` or `header="no"`.'
+                f'"{opened.path}": its first line, {short(",".join(first))}, may be names or a row; expected to be '
+                'told. Give `header="yes"` or `header="no"`.'
             )
         has_header = not all(numbers)
-    return (tuple(first) if has_header else tuple(f"x{i}" for i in range(len(first)))), has_header
+    return (tuple(first), lines) if has_header else (tuple(f"x{i}" for i in range(len(first))), 0)
 
 
 def _is_number(text: str) -> bool:
@@ -91,11 +150,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _short(cells: Sequence[str]) -> str:
-    text = ",".join(cells)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 class CsvSink:

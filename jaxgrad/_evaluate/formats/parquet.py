@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxgrad._evaluate.formats.columns import arrow_dtype, dropped, group_of, of_arrow, pyarrow, record_batch, schema_of
+from jaxgrad._evaluate.formats.columns import (
+    arrow_dtype,
+    check_types,
+    dropped,
+    group_of,
+    of_arrow,
+    pyarrow,
+    record_batch,
+    schema_of,
+)
 from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import KEY
@@ -23,6 +32,7 @@ def read_parquet(opened: Opened) -> RowFile:
         raise ValueError(f"its row groups have {sum(groups)} rows, and its footer says {file.metadata.num_rows}")
 
     def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+        check_types(opened.path, [schema.field(p) for p in positions])
         first, skipped = group_of(start, groups)
         wanted = [names[p] for p in positions]
         batches = file.iter_batches(size, row_groups=list(range(first, len(groups))), columns=wanted)
@@ -33,21 +43,27 @@ def read_parquet(opened: Opened) -> RowFile:
     return RowFile(opened, names, tuple(arrow_dtype(f.type) for f in schema), sum(groups), chunks)
 
 
-class ParquetSink:
-    """A row group for each block, uncompressed: a dictionary of floats and their compression take most of the time."""
+COMPRESSIONS = ("none", "snappy", "zstd", "lz4", "gzip", "brotli")
 
-    def __init__(self, file: Resumable, names: Sequence[str], dtype: np.dtype[Any]):
+
+class ParquetSink:
+    """A row group for each block, or several; no dictionary, which takes most of the time and packs no floats."""
+
+    def __init__(
+        self, file: Resumable, names: Sequence[str], dtype: np.dtype[Any], compression: str, row_group_size: int | None
+    ):
+        self._row_group_size = row_group_size
         self._writer = pyarrow("pyarrow.parquet").ParquetWriter(
             file,
             schema_of(names, dtype),
-            compression="none",
+            compression=compression,
             use_dictionary=False,
             write_statistics=False,  # and their length would depend on the numbers
         )
 
     def write(self, columns: Columns) -> None:
         table = pyarrow("pyarrow").Table.from_batches([record_batch(columns)])
-        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._writer.write_table(table, row_group_size=max(1, self._row_group_size or table.num_rows))
 
     def close(self, seal: str) -> None:
         self._writer.add_key_value_metadata({KEY: seal})

@@ -34,27 +34,18 @@ class Part:
       InputError: the output exists, or another part of it does, and neither is to be kept on with nor written over.
     """
 
-    def __init__(self, out: Path, task: dict[str, Any], *, resume: bool, overwrite: bool):
+    def __init__(self, out: Path, task: dict[str, Any], *, resume: bool, overwrite: bool, anew: bool = False):
         self._out, self._overwrite, self._task = out, overwrite, task
         self._path, self._log_path = names(out)
         self._syncs = ThreadPoolExecutor(1)
         self._sync: Future[None] | None = None
         self._synced = time.monotonic()
-        if not out.parent.is_dir():
-            raise InputError(f'there is no folder "{out.parent}" to write "{out.name}" in; make it first.')
-        if out.is_dir():
-            raise InputError(f'"{out}" is a folder; expected the name of a file.')
-        if os.path.lexists(out) and not overwrite:  # a link to nothing is kept too
-            raise InputError(f'"{out}" exists, and was kept. Give `overwrite=True` to write over it, or another name.')
-        if out.suffix.lower() in seal.BESIDE:
-            _check_seal_is_ours(seal.beside(out))
-        if self._lists_skipped:
-            skipped.check_ours(skipped.beside(out))
-        if not overwrite:
-            self._keep_what_is_left(resume=resume)
+        check_may_write(out, resume=resume, overwrite=overwrite, lists_skipped=self._lists_skipped)
         self._log = Log(self._log_path)
         try:
             self.done = self._earlier() if resume else []
+            if anew:
+                self.done.clear()
             self._log.keep(len(self.done))
             if not self.done:
                 self._log.begin(task)
@@ -66,21 +57,6 @@ class Part:
     @property
     def _lists_skipped(self) -> bool:
         return self._task.get("on bad row") == "skip"
-
-    def _keep_what_is_left(self, *, resume: bool) -> None:
-        there = os.path.lexists(self._path)
-        if there and not os.path.lexists(self._log_path):
-            raise InputError(
-                f'"{self._path}" exists, and no log beside it says what it is; it was kept. Give `overwrite=True` '
-                "to write over it, or another name."
-            )
-        if there and not (self._path.is_file() and not self._path.is_symlink()):
-            raise InputError(f'"{self._path}" is no regular file, and was kept; expected a part of a run.')
-        if not resume and os.path.lexists(self._log_path):
-            raise InputError(
-                f'"{self._path}" is left of a run that was broken off. Give `resume=True` to go on with it, or '
-                "`overwrite=True` to begin anew."
-            )
 
     def _earlier(self) -> list[Done]:
         """The blocks that are whole, of the same task."""
@@ -189,6 +165,38 @@ class Part:
         self._path.unlink(missing_ok=True)
         self._log.remove()
         self._syncs.shutdown(cancel_futures=True)
+
+
+def check_may_write(out: Path, *, resume: bool, overwrite: bool, lists_skipped: bool) -> None:
+    """Raises an `InputError` where the output cannot be begun or gone on with; nothing is written."""
+    if not out.parent.is_dir():
+        raise InputError(f'there is no folder "{out.parent}" to write "{out.name}" in; make it first.')
+    if out.is_dir():
+        raise InputError(f'"{out}" is a folder; expected the name of a file.')
+    if os.path.lexists(out) and not overwrite:  # a link to nothing is kept too
+        raise InputError(f'"{out}" exists, and was kept. Give `overwrite=True` to write over it, or another name.')
+    if out.suffix.lower() in seal.BESIDE:
+        _check_seal_is_ours(seal.beside(out))
+    if lists_skipped:
+        skipped.check_ours(skipped.beside(out))
+    if not overwrite:
+        _check_what_is_left(*names(out), resume=resume)
+
+
+def _check_what_is_left(path: Path, log_path: Path, *, resume: bool) -> None:
+    there = os.path.lexists(path)
+    if there and not os.path.lexists(log_path):
+        raise InputError(
+            f'"{path}" exists, and no log beside it says what it is; it was kept. Give `overwrite=True` '
+            "to write over it, or another name."
+        )
+    if there and not (path.is_file() and not path.is_symlink()):
+        raise InputError(f'"{path}" is no regular file, and was kept; expected a part of a run.')
+    if not resume and os.path.lexists(log_path):
+        raise InputError(
+            f'"{path}" is left of a run that was broken off. Give `resume=True` to go on with it, or '
+            "`overwrite=True` to begin anew."
+        )
 
 
 def names(out: Path) -> tuple[Path, Path]:

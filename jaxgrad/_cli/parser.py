@@ -1,21 +1,26 @@
 """The command line, parsed."""
 
 import argparse
-import difflib
-import importlib
-import os
-import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from jaxgrad import __version__
-from jaxgrad._errors import InputError
+from jaxgrad._evaluate.formats.parquet import COMPRESSIONS
 from jaxgrad._evaluate.task import DTYPES, HEADER, ON_BAD_ROW
-from jaxgrad._types import PyTree
+
+JSON = "JSON: the summary on standard output, progress and errors on standard error, a line each"
+LEVELS = ("debug", "info", "warning")
+TRACEBACK = "show where an error was raised too"
+STATUSES = """\
+Until it is whole, OUT is called OUT.part: nothing that is half written has its name.
+
+exit status:
+  0    done
+  2    it cannot be done, and one line of error says why
+  130  interrupted by Ctrl-C: --resume goes on where it was
+  143  ended by SIGTERM: as by Ctrl-C
+  -6 or 134  another process of the run died, and JAX ended this one
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", metavar="FILE", help="a table in TOML (default: the document's 25 numbers)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--version", action="version", version=f"jaxgrad {__version__}")
+    parser.add_argument("--traceback", action="store_true", help=TRACEBACK)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     explain = commands.add_parser(
         "explain",
@@ -71,10 +77,14 @@ def _add_evaluate(commands: Any) -> None:
         help="compute all values and gradients for each row of a file",
         description="Computes the neuron's values and gradients for each row of a file: z, k, h, f, df/dz, df/dk, "
         "df/dh, df/dw0, ..., df/dx0, ..., a column each.",
-        epilog="Until it is whole, OUT is called OUT.part. Exit status: 0 done, 2 it cannot be done, 130 interrupted.",
+        epilog=STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("rows", metavar="ROWS", help="a .csv, .npy, .parquet or .arrow file, a column for each input")
-    parser.add_argument("-w", metavar="W", required=True, help="weights, the bias last: 0.5,-0.3,0.1 or a file of them")
+    parser.add_argument(
+        "rows", metavar="ROWS", help="a .csv, .csv.gz, .npy, .parquet or .arrow file, a column for each input"
+    )
+    weights = "weights, the bias last: 0.5,-0.3,0.1, or a .txt, .csv, .npy, .parquet or .arrow file of them"
+    parser.add_argument("-w", metavar="W", required=True, help=weights)
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="a .npy, .parquet, .arrow or .csv file")
     parser.add_argument(
         "--columns", metavar="NAMES", type=_list, help="the inputs' columns, as a,b or 0,1 (default: all)"
@@ -82,6 +92,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--keep", metavar="NAMES", type=_list, help="quantities to write, as f,df/dw* (default: all)")
     parser.add_argument("--dtype", choices=DTYPES, help="compute in it (default: the rows', float32 for text)")
     parser.add_argument("--batch-size", metavar="N", type=int, help="rows at a time")
+    parser.add_argument("--limit", metavar="N", type=int, help="only the first N rows")
     bad_row = "what to do with a row where a number is missing, infinite, NaN or none (default: error)"
     parser.add_argument("--on-bad-row", choices=ON_BAD_ROW, default="error", help=bad_row)
     header = "whether the first line of a .csv file has the columns' names (default: found out, an error if unsure)"
@@ -95,15 +106,15 @@ def _add_evaluate(commands: Any) -> None:
     several.add_argument("--process", metavar="I", type=int, help="which of them this is, from 0")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run was broken off")
     parser.add_argument("--overwrite", action="store_true", help="write over OUT if it exists")
-
-
-def in_flags(text: str) -> str:
-    """An error's text with the options it names written as flags: `overwrite=True` as --overwrite."""
-    return re.sub(r'`(\w+)(?:=(?:True|"(\w+)"))?`', lambda m: _flag(m[1], m[2]), text).replace('`"nan"`', "nan")
-
-
-def _flag(option: str, value: str | None) -> str:
-    return f"--{option.replace('_', '-')}" + (f" {value}" if value else "")
+    parquet = parser.add_argument_group("of a .parquet file")
+    compression = "of its columns (default: none, the fastest; with another --resume computes again from the first row)"
+    parquet.add_argument("--compression", choices=COMPRESSIONS, default="none", help=compression)
+    parquet.add_argument("--row-group-size", metavar="N", type=int, help="rows at most (default: as --batch-size)")
+    saying = parser.add_argument_group("what it says")
+    saying.add_argument("--dry-run", action="store_true", help="check all, say what would be done, write nothing")
+    saying.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=JSON)
+    saying.add_argument("--log", choices=LEVELS, help="log what is done to standard error")
+    saying.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
 
 
 def _list(text: str) -> list[str]:
@@ -124,37 +135,3 @@ def with_values(argv: Sequence[str]) -> list[str]:
         else:
             joined.append(argument)
     return joined
-
-
-def numbers(option: str, text: str) -> jax.Array:
-    try:
-        return jnp.array([float(number) for number in text.split(",")], jnp.float32)
-    except ValueError:
-        raise InputError(f'{option} is "{text}"; expected numbers with commas between them, as 1,2.') from None
-
-
-def function(text: str) -> Callable[..., PyTree]:
-    """The function that "module:function" names, its module looked for in the working directory too."""
-    module, colon, name = text.partition(":")
-    if not (module and colon and name):
-        raise InputError(f'the function is "{text}"; expected module:function, as mymodule:loss.')
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:  # whatever the module does when it is imported
-        raise InputError(f'"{module}" cannot be imported: {type(error).__name__}: {error}') from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=1)
-            raise InputError(f'"{module}" has no "{name}".' + (f' Did you mean "{near[0]}"?' if near else ""))
-        found = getattr(found, part)
-    if not callable(found):
-        raise InputError(f'"{text}" is a {type(found).__name__}; expected a function.')
-    return found
-
-
-def argument(text: str) -> jax.Array:
-    """An argument of a function: a number, or an array of those with commas between them."""
-    array = numbers("-a", text)
-    return array if "," in text else array[0]

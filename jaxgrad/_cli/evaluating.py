@@ -1,0 +1,124 @@
+"""The command `evaluate`, carried out."""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+import jax
+
+from jaxgrad._cli.interrupts import check_not_interrupted
+from jaxgrad._evaluate.evaluate import Progress, Summary, check_output, evaluate
+from jaxgrad._evaluate.processes import check_agreement, check_no_others, shard_of
+from jaxgrad._evaluate.task import Task, plan_task
+
+PROGRESS_EVERY = 1.0  # seconds between two lines of progress in JSON
+
+
+def evaluated(arguments: argparse.Namespace, index: int, processes: int, screen: TextIO | None) -> str:
+    """Evaluates a process's share of the rows; what was done, as text or JSON."""
+    task = plan_task(
+        arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
+        batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, header=arguments.header,
+        share=(index, processes), limit=arguments.limit, compression=arguments.compression,
+        row_group_size=arguments.row_group_size,
+    )  # fmt: skip
+    out = shard_of(arguments.output, index, processes)
+    if processes > 1:
+        check_agreement(task, arguments.output)
+    check_no_others(arguments.output, processes)
+    if arguments.dry_run:
+        check_output(task, out, resume=arguments.resume, overwrite=arguments.overwrite)
+        return _plan(task, out, as_json=arguments.json)
+    # Nothing has its name before all processes are done: JAX's farewell waits for all, or ends them.
+    farewell = jax.distributed.shutdown if processes > 1 else lambda: None
+    with _progress(screen, as_json=arguments.json) as progress:
+        summary = evaluate(
+            task, out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress,
+            before_publishing=farewell,
+        )  # fmt: skip
+    return _as_json(summary) if arguments.json else _as_text(summary)
+
+
+def what_is_left(output: str, index: int, processes: int) -> str:
+    """What to say of an output that was broken off."""
+    out = shard_of(output, index, processes)
+    part = out.with_name(f"{out.name}.part")
+    return f'What was done is in "{part}": give --resume to go on with it.' if os.path.exists(part) else ""
+
+
+def _plan(task: Task, out: Path, *, as_json: bool) -> str:
+    planned = {
+        "rows": task.total, "inputs": task.inputs, "dtype": task.dtype.name, "columns": list(task.keep),
+        "rows at a time": task.block, "out": str(out),
+    }  # fmt: skip
+    if as_json:
+        return json.dumps(planned)
+    rows = "rows, as many as there are," if task.total is None else f"{task.total} rows"
+    return (
+        f'Would read {rows} of {len(task.inputs)} columns from "{task.source.path}" as {task.dtype.name}, {task.block} '
+        f"at a time, and write {len(task.keep)} columns to {out}. Nothing was written."
+    )
+
+
+def _as_json(summary: Summary) -> str:
+    return json.dumps(asdict(summary) | {"out": str(summary.out), "was_whole": not summary.read})
+
+
+def _as_text(summary: Summary) -> str:
+    if not summary.read:
+        return f"{summary.out} was whole already; nothing was done."
+    went_on = f", {summary.resumed} of them earlier" if summary.resumed else ""
+    bad = f" Bad rows: {summary.bad}, the first: {summary.first_bad}." if summary.bad else ""
+    wrote = f"wrote {summary.written} of {summary.columns} columns to {summary.out}"
+    return f"Read {summary.read} rows{went_on}, {wrote}.{bad}"
+
+
+@contextmanager
+def _progress(screen: TextIO | None, *, as_json: bool) -> Iterator[Progress]:
+    """Shows the rows done, their speed and the time left on a terminal, or the rows as lines of JSON."""
+    with nullcontext(_json_lines(screen)) if as_json and screen else _bar(screen) as show:
+
+        def progress(done: int, total: int | None) -> None:
+            check_not_interrupted()
+            show(done, total)
+
+        yield progress
+
+
+def _json_lines(screen: TextIO) -> Progress:
+    last = -PROGRESS_EVERY
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PROGRESS_EVERY:
+            last = time.monotonic()
+            screen.write(json.dumps({"rows": done, "of": total}) + "\n")
+            screen.flush()
+
+    return show
+
+
+@contextmanager
+def _bar(screen: TextIO | None) -> Iterator[Progress]:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        screen = None
+    if screen is None:
+        yield lambda done, total: None
+        return
+    with tqdm(unit=" rows", unit_scale=True, disable=None, file=screen) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            if bar.total is None and total is not None:
+                bar.reset(total)
+                bar.initial = done
+            bar.update(done - bar.n)
+
+        yield show
