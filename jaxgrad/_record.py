@@ -204,7 +204,8 @@ def _flatten_with_keys(record: Record) -> tuple[list[tuple[GetAttrKey, Any]], tu
 def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
     names, notes, branch_names, known, is_rounding = static
     output, values, grads, reached, arg_grads, aux, uncertainty = children
-    return Record(
+    record = object.__new__(Record)  # every call of a jitted function comes here: a frozen __init__ takes twice as long
+    record.__dict__.update(
         output=output,
         names=names,
         values=dict(zip(names, values, strict=True)),
@@ -215,7 +216,9 @@ def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
         aux=aux,
         uncertainty=dict(zip(known, uncertainty, strict=True)),
         uncertainty_is_rounding=is_rounding,
+        _call=None,
     )
+    return record
 
 
 jax.tree_util.register_pytree_with_keys(Record, _flatten_with_keys, _unflatten, _flatten)

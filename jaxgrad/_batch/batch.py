@@ -9,9 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxgrad._batch import threads
-from jaxgrad._batch.memory import LARGE, Memories, write
+from jaxgrad._batch.memory import LARGE, Memory, give_back, kind_of, write
 from jaxgrad._batch.out import check_donated, check_kind, check_structure, check_written
-from jaxgrad._batch.packed import unpack
 from jaxgrad._batch.program import Program
 from jaxgrad._batch.rows import read
 from jaxgrad._batch.split import Split
@@ -91,7 +90,8 @@ class Batched:
         self._options = fun, in_axes, batch_size, mesh, packed
         axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
         self._in_axes = jax.tree.map(lambda axis: int(axis) if isinstance(axis, np.integer) else axis, axes)
-        self._memories = Memories()
+        self._memory = Memory()
+        self._kinds: set[type[Any]] | None = None  # of JAX's arrays, once an `out` had them
         self._compile()
 
     def _compile(self) -> None:
@@ -120,8 +120,8 @@ class Batched:
             if out is not None:
                 return self._into(out, args)
             if self._packed is not None:
-                results = self._packed(*args)
-                return self._new(*args) if any(map(_is_tracer, results.arrays)) else unpack(results)
+                arrays, layout = self._packed(*args)
+                return layout.unpack(arrays)
             if self._split is not None:
                 return self._split(None, args)
             if self._program.largest >= LARGE:
@@ -153,30 +153,40 @@ class Batched:
         """Results in the memory of earlier ones that are gone, if there is any."""
         if _is_traced(args) or jax.config.jax_debug_nans or jax.config.jax_debug_infs:  # type: ignore[attr-defined]
             return self._new(*args)
-        memory = self._memories.of(args)
-        free = memory.take()
+        kind = kind_of(args)
+        free = self._memory.take(kind)
         results = self._new(*args) if free is None else self._over(free, *args)
-        return memory.lend(results, args)
+        return self._memory.lend(kind, results, args)
 
     def _into(self, out: PyTree, args: tuple[Any, ...]) -> PyTree:
+        kinds = {*map(type, jax.tree.leaves(out))}
+        if kinds != self._kinds or self._memory:  # a small call is as long as what is done here
+            return self._into_any(out, kinds, args)
+        try:
+            return self._over(out, *args)
+        except (RuntimeError, ValueError):  # JAX refuses what was used before or is used twice: it costs no call
+            check_donated(jax.tree.leaves(out), jax.tree.leaves(args))
+            raise
+
+    def _into_any(self, out: PyTree, kinds: set[type[Any]], args: tuple[Any, ...]) -> PyTree:
+        """Into what is not yet known to be memory of JAX's, and of its own."""
         if self._packed is not None:
             raise InputError("packed results are views of one array, and there is an out; leave one of them out.")
         leaves, own = jax.tree.leaves(out), jax.tree.leaves(args)
-        if isinstance(next(iter(leaves), None), np.ndarray):
+        if leaves and isinstance(leaves[0], np.ndarray):
             return self._into_numpy(out, leaves, args)
-        if any(map(_is_tracer, own)):
+        if any(map(_is_tracer, leaves)) or _is_traced(args):
             return self._new(*args)
-        check_kind(leaves, jax.Array)
-        if self._split is None and not self._memories:
-            try:
-                return self._over(out, *args)
-            except (RuntimeError, ValueError):  # JAX refuses what was used before or is used twice: it costs no call
-                check_donated(leaves, own)
-                raise
+        check_kind(kinds, jax.Array)
         check_donated(leaves, own)
         if self._split is not None:
             return self._split(out, args)
-        return self._over(self._memories.of(args).reclaim(out), *args)
+        check_structure(out, jax.eval_shape(self._new, *args))
+        self._kinds = kinds
+        if not self._memory:
+            return self._over(out, *args)
+        give_back(leaves)
+        return self._lent(args)
 
     def _into_numpy(self, out: PyTree, leaves: Sequence[np.ndarray[Any, Any]], args: tuple[Any, ...]) -> PyTree:
         if _is_traced(args):
@@ -192,7 +202,9 @@ class Batched:
         size, block = max(1, BLOCK // max(1, row)), None
         for start in range(0, rows.count, size):
             part = rows.part(start, min(size, rows.count - start))
-            block = self._over(block, *part) if block is not None and start + size <= rows.count else self._new(*part)
+            block = jax.tree.leaves(
+                self._over(block, *part) if block is not None and start + size <= rows.count else self._new(*part)
+            )
             write(leaves, start, block)
         return out
 

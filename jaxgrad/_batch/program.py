@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxgrad._batch.out import check_structure
-from jaxgrad._batch.packed import Packed, pack
+from jaxgrad._batch.packed import Layout, pack
 from jaxgrad._batch.rows import Rows, read
 from jaxgrad._types import PyTree
 
@@ -41,7 +41,7 @@ class Program:
         """
         return self._run(out, args)
 
-    def packed(self, *args: Any) -> Packed:
+    def packed(self, *args: Any) -> tuple[tuple[jax.Array, ...], Layout]:
         """The same, in one array."""
         return pack(self._run(None, args))
 

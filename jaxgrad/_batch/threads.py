@@ -1,29 +1,46 @@
 """Work done ahead, in another thread."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
+WORTH = 1e-3  # seconds of work that are worth handing over to a thread: that takes a tenth of it
+
 
 def ahead(items: Iterable[Any]) -> Iterator[Any]:
-    """The same items, the next one made while the last one is used."""
-    waiting, last = _with_settings(iter(items).__next__), object()
+    """The same items, the next one made while the last one is used: in another thread, if that is worth it."""
+    waiting, last, took = _with_settings(iter(items).__next__), object(), 0.0
 
     def coming() -> Any:
+        nonlocal took
+        begun = time.perf_counter()
         try:
             return waiting()
         except StopIteration:  # which a future cannot hold
             return last
+        finally:
+            took = time.perf_counter() - begun
 
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(coming)
+        future = _done(coming)
         while (item := future.result()) is not last:
-            future = pool.submit(coming)
+            future = pool.submit(coming) if took > WORTH else _done(coming)
             yield item
             del item  # or its memory would not be free before the next item is asked for
+
+
+def _done(work: Callable[[], Any]) -> "Future[Any]":
+    """The result of `work`, or its error, now."""
+    future: Future[Any] = Future()
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
+    return future
 
 
 def _with_settings(work: Callable[[], Any]) -> Callable[[], Any]:

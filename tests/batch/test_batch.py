@@ -531,7 +531,7 @@ def test_a_stream_of_large_results_uses_memory_again(large):
     for i, result in enumerate(batch(lambda x: x * 2).stream((large + i,) for i in range(12))):
         np.testing.assert_array_equal(result, (large + i) * 2)
         seen |= places(result)
-    assert len(seen) <= 5  # one new, and of those that are lent one read, one ready, one under way
+    assert len(seen) <= 6  # one new, of those that are lent one read, one ready, one under way; two let go of late
 
 
 @pytest.mark.parametrize("x64", [False, True])
