@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Task:
             "part of the rows": [self.start, self.stop],
             "compression": self.compression,
             "row group size": self.row_group_size,
-            "jaxgrad": version("jaxgrad"),
+            "jaxgrad": _version_or_none("jaxgrad"),
             "JAX": jax.__version__,
             "NumPy": np.__version__,
             "pyarrow": _version_or_none("pyarrow"),
@@ -93,6 +94,7 @@ class Task:
         }
 
 
+@cache
 def _version_or_none(package: str) -> str | None:
     try:
         return version(package)
@@ -191,5 +193,5 @@ def _share(
     count = count if limit is None else min(count, limit)
     if count < processes:
         raise InputError(f'"{source.path}" has {count} rows for {processes} processes; expected one for each at least.')
-    to_the_end = source.count is None and index == processes - 1
+    to_the_end = source.count is None and limit is None and index == processes - 1
     return count * index // processes, None if to_the_end else count * (index + 1) // processes

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 
 import jax
 import numpy as np
@@ -60,17 +61,20 @@ def chosen(w: ArrayLike, keep: Sequence[str] | None) -> tuple[str, ...]:
     Raises:
       InputError: there is no such quantity.
     """
-    w = np.asarray(w)
-    with jax.enable_x64(w.dtype == np.float64):
-        shapes = jax.eval_shape(backprop, w[:-1], w)
-    # Of NumPy arrays, which are taken apart faster than JAX traces it.
-    names = list(quantities(jax.tree.map(lambda found: np.empty(found.shape), shapes)))
+    names = _names(len(np.asarray(w)) - 1)
     if keep is None:
         return tuple(names)
     for pattern in keep:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(f'there is no quantity "{short(pattern)}"; expected names or globs of {listed(names)}.')
     return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in keep))
+
+
+@cache
+def _names(inputs: int) -> tuple[str, ...]:
+    x, w = (jax.ShapeDtypeStruct((n,), np.float32) for n in (inputs, inputs + 1))
+    # Of NumPy arrays, which are taken apart faster than JAX traces it.
+    return tuple(quantities(jax.tree.map(lambda found: np.empty(found.shape), jax.eval_shape(backprop, x, w))))
 
 
 def _elements(prefix: str, array: Array) -> dict[str, Array]:
