@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 
 from jaxgrad import neuron
-from jaxgrad._cli.evaluating import evaluated, what_is_left
+from jaxgrad._cli.evaluating import evaluated, merged, what_is_left
 from jaxgrad._cli.flags import in_flags
 from jaxgrad._cli.interrupts import Terminated, interruptible
 from jaxgrad._cli.parser import parser, with_values
@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "evaluate":
         return _evaluate(arguments)
+    if arguments.command == "merge":
+        _write(merged(arguments))
+        return DONE
     if arguments.command == "explain":
         return _explain(arguments)
     if arguments.command == "notebook":
@@ -65,7 +68,7 @@ def _status(run: Callable[[], int], arguments: argparse.Namespace) -> int:
         status, why = CANNOT, ""
     except Exception as error:
         status, why = CANNOT, _reason(error)
-        if arguments.command == "evaluate":
+        if arguments.command in ("evaluate", "merge"):
             why = in_flags(why)
         if arguments.traceback:
             with suppress(OSError):
@@ -164,7 +167,12 @@ def _notebook(name: str, path: str | None, *, only_list: bool) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    index, processes = join(arguments.coordinator, arguments.processes, arguments.process, arguments.distributed)
+    started = (arguments.coordinator, arguments.processes, arguments.process, arguments.distributed)
+    if arguments.part is not None:
+        if any(value is not None and value is not False for value in started):
+            raise InputError("`part` needs no other process, and `coordinator` or its like is given; expected one way.")
+        return _evaluate_share(arguments, *arguments.part)
+    index, processes = join(*started)
     if processes > 1:
         _say(
             f"this is process {index} of {processes}. When another one dies, JAX ends this one too, in its own words, "

@@ -14,6 +14,7 @@ import jax
 
 from jaxgrad._cli.interrupts import check_not_interrupted
 from jaxgrad._evaluate.evaluate import Progress, Summary, check_output, evaluate
+from jaxgrad._evaluate.merge import merge
 from jaxgrad._evaluate.processes import check_agreement, check_no_others, shard_of
 from jaxgrad._evaluate.task import Task, plan_task
 
@@ -29,20 +30,29 @@ def evaluated(arguments: argparse.Namespace, index: int, processes: int, screen:
         row_group_size=arguments.row_group_size,
     )  # fmt: skip
     out = shard_of(arguments.output, index, processes)
-    if processes > 1:
+    together = processes > 1 and arguments.part is None
+    if together:
         check_agreement(task, arguments.output)
     check_no_others(arguments.output, processes)
     if arguments.dry_run:
         check_output(task, out, resume=arguments.resume, overwrite=arguments.overwrite)
         return _plan(task, out, as_json=arguments.json)
     # Nothing has its name before all processes are done: JAX's farewell waits for all, or ends them.
-    farewell = jax.distributed.shutdown if processes > 1 else lambda: None
+    farewell = jax.distributed.shutdown if together else lambda: None
     with _progress(screen, as_json=arguments.json) as progress:
         summary = evaluate(
             task, out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress,
             before_publishing=farewell,
         )  # fmt: skip
     return _as_json(summary) if arguments.json else _as_text(summary)
+
+
+def merged(arguments: argparse.Namespace) -> str:
+    """Joins the shards of an output; what was done, as text or JSON."""
+    done = merge(arguments.output, overwrite=arguments.overwrite)
+    if arguments.json:
+        return json.dumps(asdict(done) | {"out": str(done.out)})
+    return f"Joined {done.shards} shards of {done.read} rows, wrote {done.written} rows to {done.out}."
 
 
 def what_is_left(output: str, index: int, processes: int) -> str:

@@ -1,6 +1,7 @@
 """The command line, parsed."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("-w", metavar="NUMBERS", help="its weights, the bias last, as 0.5,-0.3,0.1")
     explain.add_argument("-o", "--output", metavar="FILE", help="draw it too: .svg .png .dot .mmd .html or .json")
     _add_evaluate(commands)
+    _add_merge(commands)
     notebook = commands.add_parser(
         "notebook",
         help="hand out a notebook: the document in JAX, cell by cell",
@@ -104,6 +106,8 @@ def _add_evaluate(commands: Any) -> None:
     several.add_argument("--coordinator", metavar="ADDRESS", help="host:port of the first process, where nothing does")
     several.add_argument("--processes", metavar="N", type=int, help="how many there are")
     several.add_argument("--process", metavar="I", type=int, help="which of them this is, from 0")
+    share = "the I-th of N parts of the rows, I from 0: one after another, a job array; `merge` joins their outputs"
+    several.add_argument("--part", metavar="I/N", type=_part, help=share)
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run was broken off")
     parser.add_argument("--overwrite", action="store_true", help="write over OUT if it exists")
     parquet = parser.add_argument_group("of a .parquet file")
@@ -115,6 +119,27 @@ def _add_evaluate(commands: Any) -> None:
     saying.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=JSON)
     saying.add_argument("--log", choices=LEVELS, help="log what is done to standard error")
     saying.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
+
+
+def _add_merge(commands: Any) -> None:
+    parser = commands.add_parser(
+        "merge",
+        help="join the outputs of the parts of an evaluation",
+        description="Joins OUT-00000-of-00002 and so on, as evaluate --part writes them, to the bytes that one process "
+        "would have written; they are kept.",
+        epilog="Exit status: 0 done, 2 a shard is missing, damaged or of another task.",
+    )
+    parser.add_argument("output", metavar="OUT", help="the .npy, .parquet, .arrow or .csv file to write")
+    parser.add_argument("--overwrite", action="store_true", help="write over OUT if it exists")
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=JSON)
+    parser.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N-1, as 0/2 and 1/2, and not {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def _list(text: str) -> list[str]:

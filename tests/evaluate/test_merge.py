@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from helpers.row_files import FORMATS, files_of, inputs, read, save
+from helpers.row_files import FORMATS, files_of, inputs, read, run, save
 from jaxgrad import InputError
+from jaxgrad.__main__ import main
 from jaxgrad._evaluate.evaluate import evaluate
 from jaxgrad._evaluate.merge import merge
 from jaxgrad._evaluate.output import skipped
@@ -121,3 +122,32 @@ def test_a_list_of_rows_never_takes_the_name_of_another_file(tmp_path, rows):
         part(rows[".npy"], out, (0, 1))
     with pytest.raises(InputError, match=r"expected a file that ends in"):
         merge(tmp_path / "o.txt")
+
+
+def test_parts_are_run_and_joined_from_the_command_line(tmp_path, rows, capsys):
+    out, whole = tmp_path / "o.csv", tmp_path / "whole.csv"
+    asked = (rows[".csv"], "-w", "0.5,-0.3,0.1", "--on-bad-row", "nan")
+    assert run(*asked, "-o", whole) == 0
+    for i in (1, 0):
+        assert main(["merge", str(out)]) == 2
+        assert run(*asked, "-o", out, "--part", f"{i}/2") == 0
+    assert main(["merge", str(out)]) == 0
+    assert out.read_bytes() == whole.read_bytes()
+    said = capsys.readouterr()
+    assert said.out.endswith(f"Joined 2 shards of 1700 rows, wrote 1700 rows to {out}.\n")
+    assert "Run its part, 0/2, with --resume." in said.err
+    assert run(*asked, "-o", out, "--part", "0/3") == 2
+    assert "is of 2 shards, and now there are 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "a/b", "1/2/3", "0/0"])
+def test_a_part_that_cannot_be_is_an_error(tmp_path, rows, capsys, text):
+    with pytest.raises(SystemExit) as stopped:
+        run(rows[".npy"], "-w", "1,1,1", "-o", tmp_path / "o.npy", f"--part={text}")
+    assert stopped.value.code == 2
+    assert f"expected I/N with I from 0 to N-1, as 0/2 and 1/2, and not '{text}'" in capsys.readouterr().err
+
+
+def test_a_part_needs_no_coordinator(tmp_path, rows, capsys):
+    assert run(rows[".npy"], "-w", "1,1,1", "-o", tmp_path / "o.npy", "--part", "0/2", "--process", 0) == 2
+    assert "--part needs no other process, and --coordinator" in capsys.readouterr().err
