@@ -4,9 +4,10 @@ import jaxgrad._startup  # noqa: F401 - first: it answers for what goes wrong wh
 from jaxgrad import neuron, reference
 from jaxgrad._arrow.mapper import ArrowMapper, arrow_mapper
 from jaxgrad._batch.batch import Batched, batch
-from jaxgrad._compare.compare import assert_matches, compare
-from jaxgrad._compare.comparison import Comparison, Row
-from jaxgrad._compare.diagnosis import Diagnosis
+from jaxgrad._compare.compare import compare
+from jaxgrad._compare.comparison import Comparison
+from jaxgrad._compare.diagnosis.diagnose import Diagnosis
+from jaxgrad._compare.matches import assert_matches
 from jaxgrad._compare.oracles.complex_step import complex_step
 from jaxgrad._compare.oracles.finite_difference import finite_difference
 from jaxgrad._compare.oracles.in_float64 import in_float64
@@ -14,6 +15,7 @@ from jaxgrad._compare.oracles.rounding import with_rounding
 from jaxgrad._compare.oracles.taylor import taylor_order
 from jaxgrad._compare.ports.align import align
 from jaxgrad._compare.ports.torch import retain_torch
+from jaxgrad._compare.rows import Row
 from jaxgrad._errors import DifferenceError, InputError, JaxgradError, OutputError, TableError, TagError
 from jaxgrad._graph.grading.mark import Grade
 from jaxgrad._graph.graph import Edge, Node

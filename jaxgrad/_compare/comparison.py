@@ -1,62 +1,21 @@
 """Comparison: a row for each value, gradient and branch, which of them differs first, and why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxgrad._compare.diagnosis import Diagnosis, diagnose
+from jaxgrad._compare.causes import Inputs, is_lacking, roots
+from jaxgrad._compare.diagnosis.diagnose import Diagnosis, diagnose
 from jaxgrad._compare.entries import label
+from jaxgrad._compare.rows import Pair, Row
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._errors import DifferenceError
 from jaxgrad._record import Record
 from jaxgrad._text import aligned
 from jaxgrad._types import Value
-
-
-@dataclass(frozen=True)
-class Row:
-    """One value or one gradient, at its worst element; or whether one branch was taken.
-
-    Attributes:
-      name: the tag's; "output"; "arg[0]" for an argument; for a printed number, the quantity.
-      kind: "value", "gradient" or "reached", which is whether the tag's branch was taken.
-      got, want: the two numbers, of shape (); None where there is none.
-      absolute, relative: the difference, and the difference over the size of `want`.
-      ulp: the difference in ULP of `got`'s dtype; for a printed number, from the nearest that its digits stand for.
-      index: where the worst element stands in the array; () in a scalar.
-      ok: whether they agree.
-      why: where they don't, in what; where neither side has a number, why; else "".
-      key: of a printed number, its place in its table, by which its pair is known; else "".
-    """
-
-    name: str
-    kind: str
-    got: Any
-    want: Any
-    absolute: float
-    relative: float
-    ulp: float
-    index: tuple[int, ...]
-    ok: bool
-    why: str = ""
-    key: str = ""
-
-    @property
-    def label(self) -> str:
-        """The name of a value, "name.grad" for a gradient, "name.reached" for a branch."""
-        return self.name if self.key else label(self.name, self.kind)
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """The two arrays behind a row, and how far one may be off the other."""
-
-    got: np.ndarray[Any, Any]
-    want: np.ndarray[Any, Any]
-    tolerance: Tolerance
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +29,13 @@ class Comparison:
         compared.
       remarks: where names were paired, what has no partner and what was compared in another layout; by whose rounding
         it was judged, where that had to be found.
+      inputs: label of a row -> those of the rows that it is computed from, where that is known.
     """
 
     rows: tuple[Row, ...]
     pairs: Mapping[str, Pair] = field(default_factory=dict, repr=False)
     remarks: tuple[str, ...] = ()
+    inputs: Inputs = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -92,8 +53,20 @@ class Comparison:
         if not self.ok:
             raise DifferenceError(str(self))
 
-    def diagnose(self) -> tuple[Diagnosis, ...]:
-        """Why each row that differs does, where its numbers tell, and in which rows of a batch.
+    @property
+    def roots(self) -> tuple[Row, ...]:
+        """The rows at which differences begin: what they are computed from agrees. The others follow from them.
+
+        Of an eager `retain_grads` record it is known what is computed from what. Else the roots are the first value
+        that differs and the first gradient, the latter too only if it is not known to follow from the former.
+        """
+        return roots(self.rows, self.inputs)
+
+    def diagnose(self, *, following: bool = False) -> tuple[Diagnosis, ...]:
+        """Why each of the `roots` differs, where its numbers tell, and in which rows of a batch.
+
+        Args:
+          following: diagnose every row that differs, and so what follows from the roots too?
 
         Example:
           >>> from jaxgrad import Record, compare
@@ -102,7 +75,17 @@ class Comparison:
           ...     print(diagnosis)
           h: factor 2: 2 times what it should be (rows 0)
         """
-        return tuple(self._diagnosis(row) for row in self.rows if not row.ok)
+        found = [self._diagnosis(row) for row in self.rows if not row.ok] if following else []
+        if not following:
+            of_roots = [(row, self._diagnosis(row)) for row in self.roots]
+            found = [each for row, each in of_roots if not self._may_follow(row, each)]
+        return tuple(found)
+
+    def _may_follow(self, row: Row, diagnosis: Diagnosis) -> bool:
+        """Is a gradient, of which it is not known what it is made of, perhaps but what a wrong value leads to?"""
+        values = any(not other.ok and other.kind != "gradient" for other in self.rows)
+        unknown = row.kind == "gradient" and row.label not in self.inputs and diagnosis.cause == "unknown"
+        return unknown and values and not is_lacking(row)
 
     def _diagnosis(self, row: Row) -> Diagnosis:
         pair = self.pairs.get(row.key or row.label)
@@ -114,10 +97,24 @@ class Comparison:
         infinite = [~np.isfinite(p.got) for p in of_name if p.got.shape == pair.got.shape and p is not pair]
         elsewhere = any(np.isinf(p.got).any() for p in self.pairs.values() if p is not pair)
         mask = np.any(infinite, axis=0) if infinite and np.any(infinite) else np.asarray(True) if elsewhere else None
-        return diagnose(row.label, pair.got, pair.want, pair.tolerance, mask)
+        lengths = {size for each in self.pairs.values() for size in (*each.want.shape, each.want.size)}
+        return diagnose(row.label, pair.got, pair.want, pair.tolerance, mask, lengths)
 
     def __str__(self) -> str:
-        return "\n".join((*_text(self.rows), *(f"\n{remark}" for remark in self.remarks)))
+        return "\n".join((*_text(self.rows, self._causes()), *(f"\n{remark}" for remark in self.remarks)))
+
+    def _causes(self) -> Iterator[str]:
+        """A line for each root, and one that counts what follows from them."""
+        found = self.diagnose()
+        yield from (f"  {diagnosis}" for diagnosis in found[:_MOST_ROOTS])
+        if len(found) > _MOST_ROOTS:
+            yield f"  and {len(found) - _MOST_ROOTS} more, as comparison.diagnose() has them"
+        following = sum(not row.ok for row in self.rows) - len(found)
+        if following:
+            what = "row follows" if following == 1 else "rows follow"
+            yield f"  {following} more {what} from {'this' if len(found) == 1 else 'these'}" + (
+                "" if self.inputs else ", or may: what is computed from what is not known"
+            )
 
     def __repr__(self) -> str:
         wrong = sum(not row.ok for row in self.rows)
@@ -136,20 +133,12 @@ class Reference(Protocol):
         ...
 
 
-def differences(a: Value, b: Value) -> tuple[float, float]:
-    """|a - b|, and that over |b|; 0 for equal ones, infinities and NaN among them."""
-    if a == b or (np.isnan(a) and np.isnan(b)):
-        return 0.0, 0.0
-    a, b = (complex(v) if np.iscomplexobj(v) else float(v) for v in (a, b))
-    absolute = float(np.abs(np.subtract(a, b)))
-    return absolute, float(np.divide(absolute, np.abs(b)))
-
-
 _WORDS = {"reached": "branch", "value": "value", "gradient": "gradient"}
+_MOST_ROOTS = 8  # that a text diagnoses
 
 
-def _text(rows: tuple[Row, ...]) -> Iterator[str]:
-    """A line on what differs first, then the rows as a table."""
+def _text(rows: tuple[Row, ...], causes: Iterable[str]) -> Iterator[str]:
+    """A line on what differs first, one on each cause, then the rows as a table."""
     wrong = [row for row in rows if not row.ok]
     if not wrong:
         yield f"all {len(rows)} rows agree"
@@ -157,6 +146,7 @@ def _text(rows: tuple[Row, ...]) -> Iterator[str]:
         first = {kind: next((row.label for row in wrong if row.kind == kind), None) for kind in _WORDS}
         begins = [f"the first {_WORDS[kind]} to differ is {name}" for kind, name in first.items() if name]
         yield f"{len(wrong)} of {len(rows)} rows differ: {', '.join(begins)}"
+        yield from causes
     yield ""
     lines: list[tuple[str, ...]] = [("", "", "got", "want", "absolute", "relative", "ULP", "at", "")]
     lines += [_cells(row) for row in rows]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxgrad._compare.compare import compare
-from jaxgrad._compare.comparison import Row
+from jaxgrad._compare.rows import Row
 from jaxgrad._document import routes
 from jaxgrad._document.table import Number, Table
 from jaxgrad._record import Record

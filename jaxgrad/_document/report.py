@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from jaxgrad import neuron
-from jaxgrad._compare.comparison import Row
+from jaxgrad._compare.rows import Row
 from jaxgrad._document import routes
 from jaxgrad._document.check import Check
 from jaxgrad._document.table import Number

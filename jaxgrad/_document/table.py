@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxgrad import neuron
-from jaxgrad._compare.comparison import Comparison, Pair, Row, differences
+from jaxgrad._compare.comparison import Comparison
+from jaxgrad._compare.rows import Pair, Row, differences
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._compare.ulp import ulp_distance
 from jaxgrad._document.digits import interval, same_digits

@@ -1,13 +1,14 @@
 """comparison.diagnose() names the cause where the numbers tell it, and no cause where they don't."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgrad import Record, compare, in_float64, neuron, reference, retain_grads, tag
+from jaxgrad import Record, compare, in_float64, neuron, reference, retain_grads, tag, with_rounding
 
 WANT = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
 
@@ -51,6 +52,95 @@ def test_the_cause_is_told_by_the_numbers(got, cause, rows):
     assert found.rows == tuple(rows)
 
 
+IMAGE = np.random.default_rng(1).normal(size=(2, 5, 4, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("got", "cause", "text"),
+    [
+        (IMAGE.transpose(0, 2, 3, 1), "layout", r"as N H W C for N C H W: the shape is \[2, 4, 3, 5\]"),
+        (IMAGE.transpose(0, 3, 1, 2), "layout", r"as N C H W for N H W C: "),
+        (IMAGE.transpose(2, 3, 1, 0), "layout", r"as a kernel H W I O for O I H W: "),
+        (IMAGE[:, :, ::-1, ::-1], "flipped", r"backward along the axes \(2, 3\), as a convolution does"),
+        (IMAGE.reshape(2, 5, 12).transpose(0, 2, 1).reshape(2, 5, 12).reshape(IMAGE.shape), "unknown", ""),
+        (IMAGE[:, :, :, [1, 2, 0]], "order", "the right numbers in another order"),
+        (IMAGE.reshape(5, 2, 3, 4), "shape", r"the shape is \[5, 2, 3, 4\] and should be \[2, 5, 4, 3\]"),
+    ],
+)
+def test_a_layout_is_told(got, cause, text):
+    (found,) = compare(record_of(a=np.ascontiguousarray(got)), record_of(a=IMAGE)).diagnose()
+    assert found.cause == cause, str(found)
+    assert re.search(text, found.text), found.text
+
+
+def test_a_square_images_axes_are_told_where_the_shape_is_right():
+    image = np.random.default_rng(1).normal(size=(2, 4, 4, 4)).astype(np.float32)
+    (found,) = compare(record_of(a=image.transpose(0, 2, 3, 1)), record_of(a=image)).diagnose()
+    assert (found.cause, found.text) == (
+        "layout",
+        "its axes are (0, 2, 3, 1) of what it should be, as N H W C for N C H W",
+    )
+
+
+def normalised(x, eps=1e-5, ddof=0, shift=0.0):
+    variance = np.var(x, -1, keepdims=True, ddof=ddof)
+    return ((x - x.mean(-1, keepdims=True)) / np.sqrt(variance + eps) * GAIN + shift).astype(np.float32)
+
+
+ROWS = np.random.default_rng(2).normal(size=(8, 16)) * np.linspace(0.3, 2, 8)[:, None]
+GAIN, SHIFT = np.random.default_rng(3).normal(size=(2, 16))
+
+
+@pytest.mark.parametrize("shift", [0.0, SHIFT])
+@pytest.mark.parametrize(
+    ("of", "cause", "text"),
+    [
+        ({"ddof": 1}, "variance with n-1", "the root of 15/16 times what it should be"),
+        ({"eps": 1e-3}, "epsilon", r"each row is scaled by its own factor, 1 - 0\.00\d+ to 1 - 0\.00\d+"),
+        ({"eps": 1e-6}, "epsilon", r"each row is scaled by its own factor, 1 \+ "),
+    ],
+)
+def test_a_normalisation_is_told(of, cause, text, shift):
+    want = with_rounding(lambda x: jnp.sum(tag(x * np.float32(1), "a")))(normalised(ROWS, shift=shift))
+    (found,) = compare(dataclasses.replace(want, values={"a": normalised(ROWS, shift=shift, **of)}), want).diagnose()
+    assert found.cause == cause, str(found)
+    assert re.search(text, found.text), found.text
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "cause", "text"),
+    [
+        (8 / 7, 1, "mean over n-1", "8/7 of what it should be: a mean over 7 for 8, as of a variance with n-1"),
+        (7 / 8, 1, "mean over n", "7/8 of what it should be: a mean over 8 for 7"),
+        (np.sqrt(8 / 7), 1, "variance with n", "the root of 8/7 times"),
+        (1 + 3e-4, 1, "epsilon", "1 + 0.0003 times what it should be: another epsilon, or a constant cut short"),
+        (10 / 9, 1, "factor 1.111", "1.11111 times"),  # nothing here is of length 10
+    ],
+)
+def test_a_factor_that_a_length_makes_is_told(got, want, cause, text):
+    x = np.ones(8, np.float32)
+    (diagnosis,) = compare(*(record_of(x=x, loss=np.float32(loss)) for loss in (got, want))).diagnose()
+    assert (diagnosis.label, diagnosis.cause) == ("loss", cause), str(diagnosis)
+    assert text in diagnosis.text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_gelu_for_another_is_told(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        u = jnp.asarray(2 * ROWS, dtype)
+        erf, by_tanh = (np.asarray(jax.nn.gelu(u, approximate=fast)) for fast in (False, True))
+        quick = np.asarray(u * jax.nn.sigmoid(1.702 * u))
+    for got, want, cause in (
+        (by_tanh, erf, "tanh-GELU for erf"),
+        (erf, by_tanh, "erf-GELU for tanh"),
+        (quick, erf, "sigmoid-GELU for erf"),
+    ):
+        (found,) = compare(record_of(a=got), record_of(a=want)).diagnose()
+        assert found.cause == cause, str(found)
+    (found,) = compare(record_of(a=np.asarray(jax.nn.silu(u))), record_of(a=erf)).diagnose()
+    assert found.cause == "unknown"
+
+
 @pytest.mark.parametrize(
     ("want", "cause"), [(1e-39, "flushed subnormal"), (1e-30, "underflow"), (1e-12, "false 0"), (0.3, "cut off")]
 )
@@ -73,7 +163,7 @@ def test_the_chain_in_the_tail_is_0_times_infinity_in_the_rows_where_it_is():
     got = jax.jit(jax.vmap(retain_grads(neuron.forward), in_axes=(0, None)))(x, w)
     wants = [in_float64(neuron.forward)(row, w) for row in x]
     want = jax.tree.map(lambda *rows: np.stack(rows), *wants)
-    found = {each.label: each for each in compare(got, want).diagnose()}
+    found = {each.label: each for each in compare(got, want).diagnose(following=True)}
     assert (found["z.grad"].cause, found["z.grad"].rows) == ("0 times infinity", (1, 3))
 
 

@@ -1,12 +1,15 @@
 """Diagnosis: why two arrays differ, where their numbers tell."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgrad._compare.diagnosis.activations import other_gelu
+from jaxgrad._compare.diagnosis.factors import about_a_shift, one_a_row, one_factor
+from jaxgrad._compare.diagnosis.layouts import backward, other_axes, other_order
 from jaxgrad._compare.tolerance import Tolerance, far, roundoff, worst
 from jaxgrad._types import DType
 
@@ -22,7 +25,9 @@ class Diagnosis:
     Attributes:
       label: the row of the comparison: "z", "z.grad".
       cause: "overflow", "underflow", "flushed subnormal", "0 times infinity", "NaN", "false 0", "cut off",
-        "missing minus", "factor 2", "transpose", "mean for sum", "sum for mean", "cancellation", or "unknown".
+        "missing minus", "factor 2", "mean for sum", "sum for mean", "mean over n-1", "variance with n-1", "epsilon",
+        "transpose", "layout", "flipped", "order", "tanh-GELU for erf", "cancellation", "not comparable", "another
+        branch", "shape", or "unknown".
       text: the same for people, with numbers.
       rows: the differing rows of a batch, indices along the leading axis; () for a scalar.
     """
@@ -38,19 +43,30 @@ class Diagnosis:
         return f"{self.label}: {self.cause}: {self.text}" + (f" (rows {shown}{more})" if self.rows else "")
 
 
-def diagnose(label: str, got: Array, want: Array, tolerance: Tolerance, infinite: Array | None = None) -> Diagnosis:
+def diagnose(
+    label: str,
+    got: Array,
+    want: Array,
+    tolerance: Tolerance,
+    infinite: Array | None = None,
+    lengths: Collection[int] = (),
+) -> Diagnosis:
     """Why `got` differs from `want`.
 
     Args:
       label: what they are.
-      got, want: of one shape and dtype, or one the transpose of the other.
+      got, want: of one dtype; where their shapes differ, one may be the other in another layout.
       tolerance: by which they differ.
       infinite: where, in the array's shape, another value of the same computation is infinite; None if nowhere.
+      lengths: of the axes of all arrays of the computation, over which a sum may have been.
     """
+
+    def agree(a: Array, b: Array) -> bool:
+        return _agree(a, b, tolerance)
+
     if got.shape != want.shape:
-        same = got.ndim == 2 and got.T.shape == want.shape and _agree(got.T, want, tolerance)
         shapes = f"the shape is {list(got.shape)} and should be {list(want.shape)}"
-        return Diagnosis(label, *(("transpose", f"it is the transpose: {shapes}") if same else ("shape", shapes)), ())
+        return Diagnosis(label, *(other_axes(got, want, agree) or ("shape", shapes)), ())
     wrong = far(got, want, tolerance)
     leading = got.shape[0] if got.ndim else 0
     rows = tuple(int(i) for i in np.unique(wrong // (got.size // leading))) if leading else ()
@@ -59,17 +75,19 @@ def diagnose(label: str, got: Array, want: Array, tolerance: Tolerance, infinite
     want = want.astype(got.dtype)
     a, b = (array.reshape(-1)[wrong] for array in (got, want))
     zeros = None if infinite is None else np.broadcast_to(infinite, got.shape).reshape(-1)[wrong]
-    for find in (_not_finite, _zero):
-        if found := find(a, b, zeros):
-            return Diagnosis(label, *found, rows)
-    if found := _whole(got, want, tolerance):
-        return Diagnosis(label, *found, rows)
-    if found := _factor(a, b, got, tolerance):
-        return Diagnosis(label, *found, rows)
-    return Diagnosis(label, *_cancelled(a, b, got.dtype, want), rows)
+    found = (
+        _not_finite(a, b, zeros)
+        or _zero(a, b, zeros)
+        or _whole(got, want, agree)
+        or _scaled(a, b, got, want, tolerance, lengths)
+        or _cancelled(a, b, got.dtype, want)
+        or ("unknown", "the numbers do not tell why")
+    )
+    return Diagnosis(label, *found, rows)
 
 
 Found = tuple[str, str] | None
+Agree = Callable[[Array, Array], bool]
 
 
 def _not_finite(a: Array, b: Array, infinite: Array | None) -> Found:
@@ -103,52 +121,35 @@ def _zero(a: Array, b: Array, infinite: Array | None) -> Found:
     return "false 0", f"0 in place of {largest}: a difference that rounds to 0, as 1 - f does where f is nearly 1"
 
 
-def _whole(got: Array, want: Array, tolerance: Tolerance) -> Found:
+def _whole(got: Array, want: Array, agree: Agree) -> Found:
     """What is wrong with the array as a whole."""
-    if not np.isfinite(got).all() or not np.any(want):
+    if not np.isfinite(got).all() or not np.any(want) or agree(got, want):  # too near to tell one place from another
         return None
-    if _agree(-got, want, tolerance):
+    if agree(-got, want):
         return "missing minus", "every element has the opposite sign"
-    if got.ndim == 2 and got.shape[0] == got.shape[1] and got.size > 1 and _agree(got.T, want, tolerance):
-        return "transpose", "it is the transpose of what it should be"
-    return None
+    return other_axes(got, want, agree) or backward(got, want, agree) or other_order(got, want, agree)
 
 
-def _factor(a: Array, b: Array, got: Array, tolerance: Tolerance) -> Found:
-    """One factor between all that differs: a sign, a small number, or the length of an axis."""
-    both = (a != 0) & (b != 0) & np.isfinite(a) & np.isfinite(b)
-    if np.count_nonzero(both) < a.size or not a.size or np.iscomplexobj(a):
+def _scaled(a: Array, b: Array, got: Array, want: Array, tolerance: Tolerance, lengths: Collection[int]) -> Found:
+    """One factor, or one a row; or another function of the same inputs."""
+    if np.iscomplexobj(got) or not a.size:
         return None
+    unit = roundoff(got.dtype)
+    loose = 16 * tolerance.units * unit + 1e-12
+    own = {size: f"the length of axis {axis}" for axis, size in reversed(list(enumerate(got.shape)))}
+    own.setdefault(got.size, "the number of its elements")
     with np.errstate(all="ignore"):
         a, b = a.astype(np.float64), b.astype(np.float64)
-        # The largest elements know the factor best.
-        factor = float(np.sum(a * np.abs(b)) / np.sum(b * np.abs(b))) if np.sum(b * np.abs(b)) else float(np.nan)
-        loose = 16 * tolerance.units * roundoff(got.dtype) + 1e-12
-    if not np.isfinite(factor) or factor == 0 or not np.all(np.abs(a - factor * b) <= loose * np.max(np.abs(a))):
+    if found := one_factor(a, b, loose, own, lengths):
+        return found
+    if not (np.isfinite(got).all() and np.isfinite(want).all()):
         return None
-    if abs(factor + 1) <= loose:
-        return "missing minus", "what differs has the opposite sign"
-    for size, what in _lengths(got):
-        if size > 2 and abs(factor * size - 1) <= loose * 4:
-            return "mean for sum", f"1/{size} of what it should be: {what}"
-        if size > 2 and abs(factor / size - 1) <= loose * 4:
-            return "sum for mean", f"{size} times what it should be: {what}"
-    nearest = round(factor) if abs(factor) >= 1 else 1 / round(1 / factor)
-    if abs(nearest / factor - 1) <= loose * 4 and nearest != 1:
-        shown = f"{nearest:g}" if abs(nearest) >= 1 else f"1/{round(1 / nearest)}"
-        return f"factor {shown}", f"{shown} times what it should be"
-    return (f"factor {factor:.4g}", f"{factor:.6g} times what it should be") if abs(factor - 1) > loose else None
+    return about_a_shift(got, want, loose, lengths) or other_gelu(a, b, unit) or one_a_row(got, want)
 
 
-def _lengths(got: Array) -> Iterator[tuple[int, str]]:
-    for axis, size in enumerate(got.shape):
-        yield size, f"the length of axis {axis}"
-    yield got.size, "the number of its elements"
-
-
-def _cancelled(a: Array, b: Array, dtype: DType, want: Array) -> tuple[str, str]:
+def _cancelled(a: Array, b: Array, dtype: DType, want: Array) -> Found:
     if not a.size or not jnp.issubdtype(dtype, jnp.inexact):
-        return "unknown", "the numbers do not tell why"
+        return None
     with np.errstate(all="ignore"):
         off = np.abs(a.astype(np.complex128) - b.astype(np.complex128))
         relative = float(np.max(off / np.abs(b.astype(np.complex128))))
@@ -160,9 +161,10 @@ def _cancelled(a: Array, b: Array, dtype: DType, want: Array) -> tuple[str, str]
             "cancellation",
             f"{lost} of {int(-np.log2(unit))} bits are lost, though it is off by {off.max():.2g} at most",
         )
-    return "unknown", "the numbers do not tell why"
+    return None
 
 
 def _agree(a: Array, b: Array, tolerance: Tolerance) -> bool:
-    free = Tolerance(tolerance.units) if np.ndim(tolerance.uncertainty) else tolerance
-    return worst(np.ascontiguousarray(a), b, free).far == 0
+    known = np.ndim(tolerance.uncertainty) or tolerance.rounding is not None  # element by element, as they stand
+    free = Tolerance(tolerance.units) if known else tolerance
+    return worst(np.ascontiguousarray(a), np.ascontiguousarray(b), free).far == 0

@@ -1,0 +1,1 @@
+"""Why two arrays differ, where their numbers tell: factors, layouts, activations, and what is not finite."""
