@@ -1,6 +1,7 @@
 """Porting a model: in three lines where a port departs from its PyTorch original, and forced, each place by itself."""
 
 import os
+import re
 
 import equinox as eqx
 import jax
@@ -90,10 +91,46 @@ class LSTM:
         return jnp.sum(h**2)
 
 
-def each(layer, x):
-    """A layer at each row; those of Equinox take one."""
+class TorchResNet(nn.Module):
+    """A block of a ResNet, of images N C H W."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(SIZE, SIZE, 3, padding=1, bias=False) for _ in range(2))
+        self.bn1, self.bn2 = nn.BatchNorm2d(SIZE), nn.BatchNorm2d(SIZE)
+        for layer in (self.bn1, self.bn2):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+
+    def forward(self, x):
+        act = torch.relu(self.bn1(self.conv1(x)))
+        res = self.bn2(self.conv2(act))
+        out = torch.relu(res + x)
+        return out.square().mean()
+
+
+class ResNet:
+    """Its port; in Linen and NNX the images are N H W C, and the batch's statistics are kept by the layers."""
+
+    layers = ("conv1", "conv2", "bn1", "bn2")
+
+    def __call__(self, x):
+        act = jax.nn.relu(normalized(self.bn1, each(self.conv1, x), running="bn1" in self.wrong))
+        res = normalized(self.bn2, each(self.conv2, act))
+        out = jax.nn.relu(res) + x if "out" in self.wrong else jax.nn.relu(res + x)
+        return jnp.mean(out**2)
+
+
+def normalized(layer, x, running=False):
     if isinstance(layer, eqx.Module):
-        for _ in range(x.ndim - 1):
+        state = eqx.nn.State(layer)
+        return jax.vmap(lambda x: layer(x, state, inference=running)[0], axis_name="batch")(x)
+    return layer(x, use_running_average=running)
+
+
+def each(layer, x):
+    """A layer at each row; those of Equinox take one, or one image."""
+    if isinstance(layer, eqx.Module):
+        for _ in range(1 if isinstance(layer, eqx.nn.Conv) else x.ndim - 1):
             layer = jax.vmap(layer)
     return layer(x)
 
@@ -101,53 +138,77 @@ def each(layer, x):
 def in_equinox(port, weights, wrong):
     """A loss, and the model that it is of."""
 
-    def layer(weight, bias):
-        like = eqx.nn.Linear(*weight.shape[::-1], key=jax.random.key(0)) if weight.ndim > 1 else eqx.nn.LayerNorm(SIZE)
-        return eqx.tree_at(lambda layer: (layer.weight, layer.bias), like, (weight, bias))
+    def layer(name, weight, bias=None):
+        key = jax.random.key(0)
+        if weight.ndim == 4:
+            like = eqx.nn.Conv2d(SIZE, SIZE, 3, padding=1, use_bias=False, key=key)
+        elif weight.ndim == 2:
+            like = eqx.nn.Linear(*weight.shape[::-1], key=key)
+        else:
+            like = eqx.nn.BatchNorm(SIZE, "batch", mode="batch") if "bn" in name else eqx.nn.LayerNorm(SIZE)
+        return eqx.tree_at(
+            lambda layer: [p for p in (layer.weight, layer.bias) if p is not None],
+            like,
+            [weight, *([] if bias is None else [bias])],
+        )
 
     fields = dict.fromkeys(port.layers, eqx.Module)
     cls = type(port.__name__, (port, eqx.Module), {"__annotations__": fields, "wrong": wrong, "__module__": __name__})
-    return (lambda model, x: model(x)), cls(**{name: layer(*pair) for name, pair in weights.items()})
+    return (lambda model, x: model(x)), cls(**{name: layer(name, *pair) for name, pair in weights.items()})
 
 
 def in_linen(port, weights, wrong):
+    def layer(name, weight, bias=None):
+        if weight.ndim == 4:
+            return linen.Conv(SIZE, (3, 3), use_bias=False)
+        if weight.ndim == 2:
+            return linen.Dense(len(bias))
+        return linen.BatchNorm() if "bn" in name else linen.LayerNorm(epsilon=1e-5)
+
     def setup(self):
-        for name, (weight, bias) in weights.items():
-            setattr(self, name, linen.Dense(len(bias)) if weight.ndim > 1 else linen.LayerNorm(epsilon=1e-5))
+        for name, given in weights.items():
+            setattr(self, name, layer(name, *given))
 
     cls = type(port.__name__, (port, linen.Module), {"setup": setup, "wrong": wrong, "__module__": __name__})
     model = cls()
-    return (lambda params, x: model.apply(params, x)), {
-        "params": {name: kernel(*pair) for name, pair in weights.items()}
+    stats = {name: {"mean": jnp.zeros(SIZE), "var": jnp.ones(SIZE)} for name in weights if "bn" in name}
+    params = {name: kernel(*given) for name, given in weights.items()}
+    return (lambda given, x: model.apply(given, x, mutable=["batch_stats"])[0]), {
+        "params": params,
+        "batch_stats": stats,
     }
 
 
 def in_nnx(port, weights, wrong):
-    def layer(weight, bias):
+    def layer(name, weight, bias=None):
         rngs = nnx.Rngs(0)
-        like = (
-            nnx.Linear(*weight.shape[::-1], rngs=rngs)
-            if weight.ndim > 1
-            else nnx.LayerNorm(SIZE, epsilon=1e-5, rngs=rngs)
-        )
-        for name, value in kernel(weight, bias).items():
-            setattr(like, name, nnx.Param(value))
+        if weight.ndim == 4:
+            like = nnx.Conv(SIZE, SIZE, (3, 3), use_bias=False, rngs=rngs)
+        elif weight.ndim == 2:
+            like = nnx.Linear(*weight.shape[::-1], rngs=rngs)
+        else:
+            like = nnx.BatchNorm(SIZE, rngs=rngs) if "bn" in name else nnx.LayerNorm(SIZE, epsilon=1e-5, rngs=rngs)
+        for at, value in kernel(weight, bias).items():
+            setattr(like, at, nnx.Param(value))
         return like
 
     model = type(port.__name__, (port, nnx.Module), {"wrong": wrong, "__module__": __name__})()
-    for name, pair in weights.items():
-        setattr(model, name, layer(*pair))
+    for name, given in weights.items():
+        setattr(model, name, layer(name, *given))
     return (lambda model, x: model(x)), model
 
 
-def kernel(weight, bias):
-    return {"scale" if weight.ndim == 1 else "kernel": weight.T, "bias": bias}
+def kernel(weight, bias=None):
+    """Flax's names and layouts of a weight and a bias."""
+    named = {"scale": weight} if weight.ndim == 1 else {"kernel": jnp.moveaxis(weight, (1, 0), (-2, -1))}
+    return named if bias is None else named | {"bias": bias}
 
 
 LIBRARIES = {"equinox": in_equinox, "linen": in_linen, "nnx": in_nnx}
 MODELS = {
     "transformer": (TorchBlock, Block, ["scores", "act"]),
     "lstm": (TorchLSTM, LSTM, ["keep", "hidden"]),
+    "resnet": (TorchResNet, ResNet, ["bn1", "out"]),
 }
 
 
@@ -162,15 +223,15 @@ def journey(request, library):
     original, ported, mistakes = MODELS[request.param]
     torch.manual_seed(0)
     model = original()
-    x = torch.randn(2, STEPS, SIZE)
+    x = torch.randn(2, SIZE, 5, 6) if original is TorchResNet else torch.randn(2, STEPS, SIZE)
     weights = {
-        name: tuple(jnp.asarray(p.detach().numpy()) for p in (layer.weight, layer.bias))
-        for name, layer in model.named_children()
+        name: [jnp.asarray(p.detach().numpy()) for p in layer.parameters()] for name, layer in model.named_children()
     }
+    like = x.movedim(1, -1) if x.ndim == 4 and library is not in_equinox else x
 
     def port(*wrong):
         loss, params = library(ported, weights, wrong)
-        return loss, (params, jnp.asarray(x.numpy()))
+        return loss, (params, jnp.asarray(like.numpy()))
 
     return retain_torch(model)(x), port, mistakes
 
@@ -188,7 +249,10 @@ def test_a_right_port_agrees_in_every_name_and_every_parameter(journey):
     names = align(got, want)
     comparison = compare(got, want, names=names, rtol=1e-4, atol=1e-6)  # float32 through some 20 operations
     assert comparison.ok, str(comparison)
-    assert {name: names[name] for name in got.names} == {name: name for name in got.names}
+    # Equinox's BatchNorm returns its state too.
+    assert {name: names.get(name) for name in got.names} == {
+        name: re.sub(r"(bn.)\[0\]", r"\1", name) for name in got.names
+    }
     assert {name for name in want.names if name.endswith((".weight", ".bias"))} <= set(names.values())
 
 
