@@ -141,9 +141,9 @@ def in_equinox(port, weights, wrong):
     def layer(name, weight, bias=None):
         key = jax.random.key(0)
         if weight.ndim == 4:
-            like = eqx.nn.Conv2d(SIZE, SIZE, 3, padding=1, use_bias=False, key=key)
+            like = eqx.filter_eval_shape(eqx.nn.Conv2d, SIZE, SIZE, 3, padding=1, use_bias=False, key=key)
         elif weight.ndim == 2:
-            like = eqx.nn.Linear(*weight.shape[::-1], key=key)
+            like = eqx.filter_eval_shape(eqx.nn.Linear, *weight.shape[::-1], key=key)
         else:
             like = eqx.nn.BatchNorm(SIZE, "batch", mode="batch") if "bn" in name else eqx.nn.LayerNorm(SIZE)
         return eqx.tree_at(
@@ -181,13 +181,17 @@ def in_linen(port, weights, wrong):
 
 def in_nnx(port, weights, wrong):
     def layer(name, weight, bias=None):
-        rngs = nnx.Rngs(0)
+        def abstract(kind, *sizes, **options):  # to draw weights would take longer than all else here
+            return nnx.eval_shape(lambda: kind(*sizes, rngs=nnx.Rngs(0), **options))
+
         if weight.ndim == 4:
-            like = nnx.Conv(SIZE, SIZE, (3, 3), use_bias=False, rngs=rngs)
+            like = abstract(nnx.Conv, SIZE, SIZE, (3, 3), use_bias=False)
         elif weight.ndim == 2:
-            like = nnx.Linear(*weight.shape[::-1], rngs=rngs)
+            like = abstract(nnx.Linear, *weight.shape[::-1])
+        elif "bn" in name:
+            like = nnx.BatchNorm(SIZE, rngs=nnx.Rngs(0))
         else:
-            like = nnx.BatchNorm(SIZE, rngs=rngs) if "bn" in name else nnx.LayerNorm(SIZE, epsilon=1e-5, rngs=rngs)
+            like = abstract(nnx.LayerNorm, SIZE, epsilon=1e-5)
         for at, value in kernel(weight, bias).items():
             setattr(like, at, nnx.Param(value))
         return like
