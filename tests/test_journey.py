@@ -18,6 +18,8 @@ else:
 from torch import nn
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.torch
+
 SIZE, STEPS = 4, 3
 
 

@@ -20,6 +20,8 @@ else:
 from torch import nn
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.torch
+
 
 class Block(nn.Module):
     def __init__(self, size):

@@ -18,6 +18,8 @@ if os.environ.get("JAXGRAD_REQUIRE_TORCH") == "1":
 else:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
 
+pytestmark = pytest.mark.torch
+
 # 18 * 56 = 1,008 neurons: each number of inputs compiles, and a vector's lanes end at 4, 8, 16, 32 and 64 of them.
 SOME = (*range(1, 10), 15, 16, 17, 31, 32, 33, 47, 63, 64)
 SIZES = [SOME, pytest.param(range(1, 65), marks=pytest.mark.deep)]

@@ -26,9 +26,13 @@ def printed(cell):
     return "".join("".join(output.get("text", "")) for output in cell["outputs"])
 
 
-@pytest.fixture(scope="module", params=SHIPPED)
+NEEDS_TORCH = {"port_a_model.ipynb"}
+PARAMS = [pytest.param(name, marks=pytest.mark.torch) if name in NEEDS_TORCH else name for name in SHIPPED]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def executed(request):
-    if request.param == "port_a_model.ipynb" and os.environ.get("JAXGRAD_REQUIRE_TORCH") != "1":
+    if request.param in NEEDS_TORCH and os.environ.get("JAXGRAD_REQUIRE_TORCH") != "1":
         pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     with warnings.catch_warnings():
