@@ -83,7 +83,7 @@ def _batches(
     except pa.ArrowInvalid:
         if not wrong:
             raise
-        row = wrong[0].number - bool(header)
+        row = wrong[0].number - header
         raise InputError(
             f'"{opened.path}", row {row} (line {line_of(row - 1)}): it has {wrong[0].actual_columns} columns; expected '
             f"{wrong[0].expected_columns}, as in the first line."
@@ -113,8 +113,8 @@ def line_of_record(file: BinaryIO, record: int) -> int:
             if records == record:
                 return lines + 1
             if token == b'"':
-                quoted = not quoted if quoted or at_start else quoted
-                at_start = False
+                # Closed, it opens again if another quote follows at once: two of them are one.
+                quoted, at_start = not quoted if quoted or at_start else quoted, quoted
             elif token == b"\n":
                 lines, records, at_start = lines + 1, records + (not quoted), not quoted
             elif token == b",":
