@@ -81,6 +81,8 @@ def retain_grads(
     if pairs is not None and forced is None:
         raise TagError("`names` is a dict, which goes with `forced`; expected names or globs, or None for every tag.")
 
+    options = {"argnums": argnums, "has_aux": has_aux, "names": patterns if pairs is None else pairs, "forced": forced}
+
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
         planned = trace_call(fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns)
@@ -95,9 +97,7 @@ def retain_grads(
             notes=retained.notes,
             reached=retained.reached,
             aux=retained.aux,
-            _call=None
-            if forced is not None
-            else _call(retained.output, fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns),
+            _call=_call(retained.output, fun, args, kwargs, **options),
         )
 
     return with_grads

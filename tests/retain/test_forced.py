@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType
 
-from jaxgrad import InputError, TagError, align, compare, retain_grads, tag
+from jaxgrad import InputError, TagError, align, compare, in_float64, retain_grads, tag, with_rounding
 
 SIZE = 4
 X = jnp.asarray(np.random.default_rng(0).standard_normal((3, SIZE)), jnp.float32)
@@ -33,10 +34,15 @@ def test_a_port_without_a_mistake_is_the_same_forced():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize(
-    ("wrong", "found"),
-    [("a", ["a"]), ("b", ["b"]), ("c", ["b.grad"]), ("ab", ["a", "b"]), ("abc", ["a", "b", "b.grad"])],
+    ("wrong", "found", "jitted"),
+    [
+        ("a", ["a"], False),
+        ("b", ["b"], False),
+        ("c", ["b.grad"], False),
+        ("ab", ["a", "b"], True),
+        ("abc", ["a", "b", "b.grad"], False),
+    ],
 )
 def test_each_mistake_shows_by_itself(wrong, found, jitted):
     want = retain_grads(chain)(X, W)
@@ -152,3 +158,41 @@ def test_an_integer_stands_in_too():
 def test_bad_input_is_one_clear_error(options, error, text):
     with pytest.raises(error, match=re.escape(text)):
         retain_grads(chain, **options)(X, W)
+
+
+def test_each_piece_is_judged_at_its_own_rounding():
+    want = in_float64(chain)(X, W)
+    want = {name: np.float32(want.values[name]) for name in want.names}
+
+    def port(x, w):
+        return chain(x, w, "b")
+
+    forced, whole = with_rounding(port, forced=want)(X, W), with_rounding(port)(X, W)
+    assert differing(forced, want) == ["b"]
+    # The last of four roundings alone is some half of all four together.
+    assert np.mean(forced.uncertainty["d"]) < 0.7 * np.mean(whole.uncertainty["d"])
+    by_default = retain_grads(port, forced=want)(X, W)
+    assert differing(by_default, want) == ["b"]
+
+
+def test_in_a_shard_map_the_reference_is_cut_by_shard():
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(AxisType.Auto,))
+
+    def fun(x, scale):
+        def body(x, scale):
+            y = tag(x * scale, "y")
+            s = tag(lax.psum(jnp.sum(jnp.sin(y)), "i"), "s")
+            return s * s
+
+        return jax.shard_map(body, mesh=mesh, in_specs=(jax.P("i"), jax.P()), out_specs=jax.P())(x, scale)
+
+    x = X[0]
+    want = retain_grads(fun, argnums=0)(x, 1.0)
+    assert want.values["y"].shape == (2, SIZE // 2)  # one for each shard
+    got = retain_grads(fun, argnums=0, forced=want)(x, 1.01)
+    assert differing(got, want) == ["y"]
+    np.testing.assert_array_equal(got.grads["y"], want.grads["y"])
+    with pytest.raises(
+        InputError, match=r'tag "y" .* has the shape \[2, 2\], and `forced` has \[2\] for "y"; expected'
+    ):
+        retain_grads(fun, argnums=0, forced={"y": want.values["y"][0]})(x, 1.0)

@@ -1,7 +1,7 @@
 """How far the rounding of a program may have each of its values and gradients off: stochastic arithmetic."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,8 +39,10 @@ def with_rounding(
     fun: Callable[P, Any],
     argnums: int | Sequence[int] | None = None,
     has_aux: bool = False,
-    names: str | Iterable[str] | None = None,
+    names: str | Iterable[str] | Mapping[str, str] | None = None,
     samples: int = 8,
+    *,
+    forced: Record | Mapping[Any, Any] | None = None,
 ) -> Callable[P, Record]:
     r"""Transforms `fun` as `retain_grads` does, and finds how far rounding may have each number off.
 
@@ -51,7 +53,8 @@ def with_rounding(
     nothing else: it passes a difference that cancelled sums explain, and no other.
 
     Args:
-      fun, argnums, has_aux, names: as for `retain_grads`.
+      fun, argnums, has_aux, names, forced: as for `retain_grads`. With `forced` each piece from tag to tag has its own
+        rounding alone.
       samples: how many times the program is evaluated beside the exact time; at least 2.
 
     Returns:
@@ -73,8 +76,8 @@ def with_rounding(
     """
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
         raise InputError(f"`samples` is {samples!r}; expected an integer of at least 2, for a spread is to be seen.")
-    patterns = names if names is None or isinstance(names, str) else tuple(names)
-    retained: Callable[..., Record] = retain_grads(fun, argnums, has_aux, patterns)
+    patterns = names if names is None or isinstance(names, (str, Mapping)) else tuple(names)
+    retained: Callable[..., Record] = retain_grads(fun, argnums, has_aux, patterns, forced=forced)
 
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
