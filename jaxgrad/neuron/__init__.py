@@ -10,10 +10,11 @@ Arithmetic is IEEE 754's in the dtype of the arguments: NaN gives NaN and infini
 one exception is XLA's own: on CPU it flushes subnormal float32 and float64 numbers to 0.
 """
 
-from jaxgrad.neuron._accurate import backprop, sigmoid
 from jaxgrad.neuron._arrow import arrow_mapper
+from jaxgrad.neuron._backprop import backprop
 from jaxgrad.neuron._chain import NAMES, chain_rule, f, forward, h, k, z
 from jaxgrad.neuron._quantities import columns, quantities
+from jaxgrad.neuron._sigmoid import sigmoid
 
 __all__ = [
     "NAMES",

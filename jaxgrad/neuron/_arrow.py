@@ -14,7 +14,7 @@ from jaxgrad._arrow.mapper import ArrowMapper, planned
 from jaxgrad._arrow.program import Program, the_same
 from jaxgrad._batch.batch import batch
 from jaxgrad._errors import InputError
-from jaxgrad.neuron._accurate import backprop
+from jaxgrad.neuron._backprop import backprop
 from jaxgrad.neuron._quantities import chosen, quantities
 
 DTYPES = ("float16", "float32", "float64")

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxgrad._errors import InputError
 from jaxgrad._record import Record
 from jaxgrad._text import listed, short
-from jaxgrad.neuron._accurate import backprop
+from jaxgrad.neuron._backprop import backprop
 from jaxgrad.neuron._chain import NAMES
 
 

@@ -1,62 +1,59 @@
-r"""The sigmoid and its derivatives, in arithmetic that neither overflows nor cancels.
+"""The sigmoid to use on data, right for every z."""
 
-With $e = e^{-|z|}$ and $p = e / (1 + e)$: $\sigma = 1 - p$ or $e - e p$, $\sigma' = e / (1 + e)^2$,
-$\sigma'' = -\sigma' \tanh(z / 2)$. A factor is multiplied in before $\sigma'$ can underflow: it is scaled up by
-$1 / r^2$, and each $r$ comes off on another side of the product.
-"""
-
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
-# Where |z| is beyond twice a step, exp(-step) is taken out of each side of exp(-|z|), see `_scale`. The first is just
-# short of where exp(-|z|) underflows; all are numbers whose exp(-step) is exact to 0.02 ULP.
-_STEPS = {"float32": (39.5, 55.5), "float64": (336.5, 460.5)}
-
-
-@jax.custom_jvp
-def sigmoid(z: Array) -> Array:
-    e = jnp.exp(_minus_abs(z))
-    numerator = jnp.where(z.real < 0, e, 1)
-    return numerator - numerator * (e / (1 + e))
+from jaxgrad.neuron import _arguments, _stable
 
 
-@jax.custom_jvp
-def _raised_slope(z: Array) -> Array:
-    r"""$\sigma'(z) / r^2$, with r of `_scale(z)`."""
-    r, minus_2_log_r = _scale(z)
-    raised = jnp.exp(minus_2_log_r + _minus_abs(z))  # an exact sum
-    e = r * raised * r
-    return raised / (1 + e * (2 + e))
+def sigmoid(z: ArrayLike) -> Array:
+    r"""$\sigma(z) = 1 / (1 + e^{-z})$, the composite f(h(k(z))): value and derivatives accurate for every z.
 
+    With $e = e^{-|z|}$, which cannot overflow, and $p = \sigma(-|z|) = e / (1 + e)$:
 
-# The derivatives, each beside what it is the derivative of. r is a constant between one step and the next.
-sigmoid.defjvps(lambda z_dot, f, z: times_slope(z_dot, z))
-_raised_slope.defjvps(lambda z_dot, slope, z: -jnp.tanh(z / 2) * slope * z_dot)
+    $$\sigma(z) = 1 - p \text{ for } z \ge 0, \ e - e p \text{ for } z < 0, \quad
+      \sigma'(z) = \frac{e}{(1 + e)^2}, \quad
+      \sigma''(z) = -\sigma'(z) \tanh \frac{z}{2}$$
 
+    No step overflows, or cancels. Derivatives of any order are made of these, by `grad`, `jvp`, `hessian` and the
+    like; at infinity they are 0. A factor that comes with the derivative, such as a cotangent, is multiplied in before
+    $\sigma'$ can underflow, so that no product that is a normal number is lost.
 
-def times_slope(v: Array, z: Array) -> Array:
-    r"""$v \sigma'(z)$, where $\sigma'(z)$ alone might underflow: no product leaves the range from v to the result."""
-    r, _ = _scale(z)
-    return v * r * _raised_slope(z) * r
+    Largest error over every float on CPU, in units in the last place of the true value where that is a normal number
+    (float64: over 10^8):
 
+    | | float16, bfloat16 | float32 | float64 |
+    |---|---|---|---|
+    | value | 0.50 | 1.62 | 1.99 |
+    | derivative | 0.50 | 2.38 | 2.60 |
+    | second derivative | 0.50 | 6.07 | 7.44 |
 
-def _scale(z: Array) -> tuple[Array, Array]:
-    r"""A step function $r \le 1$ of |z| for which $e^{-|z|} / r^2$ is a normal number, and $-2 \log r$."""
-    r, minus_2_log_r = jnp.ones_like(z.real), jnp.zeros_like(z.real)
-    for step in _STEPS[z.real.dtype.name]:
-        beyond = abs(z.real) > 2 * step
-        r = jnp.where(beyond, np.exp(-step).astype(r.dtype), r)
-        minus_2_log_r = jnp.where(beyond, 2 * step, minus_2_log_r)
-    return r, minus_2_log_r
+    What stands between float32 and 1: $e$ has to be a float32, and half a unit in its last place can be a whole one of
+    the result's. With an exp rounded correctly (XLA's is 1.0 off) these formulas have 1.61 and 2.31 still; an exp in
+    two floats brings both to 0.52, and takes twice the time. The second derivative has XLA's tanh in it, 4.5 off.
+    Tried and worse: $1 / (1 + e^{-z})$ (value 2.48), $e / (1 + e)$ (2.4), $\sigma(z) \sigma(-z)$ (derivative 3.5),
+    $p - p^2$ (3.2), the square of $e^{-|z|/2} / (1 + e)$ (5.7).
 
+    Args:
+      z: an array of any shape; float16, bfloat16, float32, float64 or complex, or a Python float. Complex z is for
+        the complex-step derivative: accurate away from the poles at odd multiples of $i \pi$.
 
-def _minus_abs(z: Array) -> Array:
-    """-|z|; of complex z and -z the one whose real part is not positive, a function that is analytic."""
-    return jnp.where(z.real < 0, z, -z)
+    Returns:
+      An array of z's shape and dtype.
 
+    Raises:
+      InputError: z is no array or number, an integer, or would be narrowed.
 
-def widened(array: Array) -> Array:
-    """float32 for the dtypes of 16 bits, whose results then have no rounding but the last."""
-    return array.astype(jnp.float32) if array.dtype.itemsize == 2 else array
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> z = jnp.array([-60.0, 0.0, 60.0])
+      >>> print(sigmoid(z))
+      [8.756511e-27 5.000000e-01 1.000000e+00]
+      >>> print(jax.vmap(jax.grad(sigmoid))(z))
+      [8.756511e-27 2.500000e-01 8.756511e-27]
+
+    Reference: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., chapters 1 and 2.
+    """
+    z = _arguments.array("z", z)
+    return _stable.sigmoid(_stable.widened(z)).astype(z.dtype)
