@@ -271,3 +271,36 @@ def test_two_mistakes_are_found_by_name(journey):
     assert first.name.partition("[")[0] == mistakes[0]
     forced = retain_grads(watch(loss), argnums=0, forced=want, names=names)(*args)
     assert different(compare(forced, want, names=names, rtol=1e-4, atol=1e-6)) == mistakes
+
+
+def test_a_scanned_lstm_is_held_to_pytorchs_own():
+    torch.manual_seed(0)
+    lstm, x = nn.LSTM(SIZE, SIZE, batch_first=True), torch.randn(2, STEPS, SIZE)
+    params = {name: jnp.asarray(p.detach().numpy()) for name, p in lstm.named_parameters()}
+
+    def original(x):
+        out = lstm(x)[0]
+        return out.square().sum()
+
+    def port(params, x, forget=0.0):
+        def step(carry, x):
+            h, c = carry
+            gates = x @ params["weight_ih_l0"].T + params["bias_ih_l0"]
+            gates += h @ params["weight_hh_l0"].T + params["bias_hh_l0"]
+            i, f, g, o = jnp.split(gates, 4, -1)
+            c = jax.nn.sigmoid(f + forget) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        zeros = jnp.zeros((len(x), SIZE))
+        out = jax.lax.scan(step, (zeros, zeros), jnp.swapaxes(x, 0, 1))[1]
+        return jnp.sum(out**2)
+
+    want = retain_torch(original)(x)
+    for forget, wrong in ((0.0, None), (1.0, "out")):
+        got = jax.jit(retain_grads(watch(port), argnums=0))(params, jnp.asarray(x.numpy()), forget)
+        names = align(got, want)
+        assert {"out", *params} <= set(names.values())
+        comparison = compare(got, want, names=names, rtol=1e-4, atol=1e-6)  # float32 through some 20 operations
+        first = comparison.first_divergence
+        assert (first and first.name) == wrong, str(comparison)

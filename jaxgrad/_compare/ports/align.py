@@ -84,7 +84,8 @@ def _things(entries: Entries) -> list[_Thing]:
 
 
 def _is_input(name: str) -> bool:
-    return _ARGUMENT.match(name) is not None or re.split(r"\W+", name.rstrip("']"))[-1] in ("weight", "bias")
+    last = re.split(r"\W+", name.rstrip("']"))[-1]
+    return _ARGUMENT.match(name) is not None or re.match(r"(weight|bias)(_|$)", last) is not None  # nn.LSTM: bias_hh_l0
 
 
 def _parts(name: str) -> tuple[str, ...]:
