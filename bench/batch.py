@@ -10,7 +10,8 @@ document's chain, `neuron.backprop` and `retain_grads(neuron.forward)`. For each
     donated jit(vmap)   plain JAX, the last call's arrays donated
     batch, out          `jaxgrad.batch` with `out=`
     limit               the same bytes moved by numba on every core, nothing computed, arrays used again
-    stream              `batch(...).stream`, blocks of a tenth of the rows
+    blocks, out         `jaxgrad.batch` with `out=`, in blocks of a tenth of the rows
+    stream              `batch(...).stream` of the same blocks
 
 Then one row of `retain_grads(neuron.forward)`, new arrays and packed, beside jitted `value_and_grad`. With --peers also
 NumPy and PyTorch. Contenders take turns, so that whatever else the machine does hits them alike; ratios are medians
@@ -38,6 +39,7 @@ CORES = len(os.sched_getaffinity(0))
 W = np.array([0.5, -0.3, 0.1], np.float32)
 NAMES = ("z", "k", "h", "f", "df/dz", "df/dk", "df/dw0", "df/dw1", "df/dx0", "df/dx1")
 AT_ONCE = 30_000_000  # rows: of more, contenders together would not fit in memory
+PEERS = {"jit(vmap)": "jit(vmap)", "donated jit(vmap)": "donated", "blocks, out": "blocks, out", "limit": "the limit"}
 MOVED = 4 * (2 + len(NAMES))  # bytes a row
 
 Call = Callable[[], Any]
@@ -73,10 +75,17 @@ def held(call: Call) -> Call:
 
 def by_jax(fun: Callable[..., Any], x: jax.Array) -> dict[str, Call]:
     mapped = jax.vmap(fun, (0, None))
-    plain, new, out, stream = jax.jit(mapped), batch(fun, (0, None)), batch(fun, (0, None)), batch(fun, (0, None))
+    plain = jax.jit(mapped)
+    new, out, by_block, stream = (batch(fun, (0, None)) for _ in range(4))
     donated = jax.jit(lambda last, x, w: mapped(x, w), donate_argnums=0, keep_unused=True)
     size = max(1, len(x) // 10)
-    blocks = [x[start : start + size] for start in range(0, len(x), size)] if len(x) >= 100_000 else []
+    blocks = [x[start : start + size] for start in range(0, len(x), size)] if len(x) >= 10_000 else []
+    last = by_block(blocks[0], W) if blocks else None
+
+    def block_by_block() -> None:
+        nonlocal last
+        for block in blocks:
+            last = jax.block_until_ready(by_block(block, W, out=last))
 
     def streamed() -> None:
         for result in stream.stream((block, W) for block in blocks):
@@ -88,7 +97,7 @@ def by_jax(fun: Callable[..., Any], x: jax.Array) -> dict[str, Call]:
         "donated jit(vmap)": again(lambda last: donated(last, x, W)),
         "batch, out": again(lambda last: out(x, W, out=last)),
     }
-    return calls | ({"stream": streamed} if blocks else {})
+    return calls | ({"blocks, out": block_by_block, "stream": streamed} if blocks else {})
 
 
 def by_numpy(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -202,7 +211,6 @@ def in_memory(count: int, repeats: int, peers: bool) -> list[dict[str, Any]]:
 
 
 def line(function: str, name: str, count: int, seconds: np.ndarray, taken: dict[str, np.ndarray]) -> dict[str, Any]:
-    peers = ("jit(vmap)", "donated jit(vmap)", "limit")
     return {
         "function": function,
         "contender": name,
@@ -210,7 +218,7 @@ def line(function: str, name: str, count: int, seconds: np.ndarray, taken: dict[
         "us": round(float(np.median(seconds)) * 1e6, 1),
         "million_rows_per_s": round(count / float(np.median(seconds)) / 1e6, 2),
         "GB_per_s": round(count * MOVED / float(np.median(seconds)) / 1e9, 1),
-        "speed_of": {peer: round(float(np.median(taken[peer] / seconds)), 3) for peer in peers if peer in taken},
+        "speed_of": {peer: round(float(np.median(taken[peer] / seconds)), 3) for peer in PEERS if peer in taken},
     }
 
 
@@ -241,9 +249,10 @@ def one_row(repeats: int) -> list[dict[str, Any]]:
 
 
 def table(lines: list[dict[str, Any]]) -> None:
-    print(f"\n| {lines[0]['rows']:,} rows | us | M rows/s | of jit(vmap) | of donated | of the limit |\n|{'---|' * 6}")
+    heads = "".join(f" of {peer} |" for peer in PEERS.values())
+    print(f"\n| {lines[0]['rows']:,} rows | us | M rows/s |{heads}\n|{'---|' * (3 + len(PEERS))}")
     for found in lines:
-        ratios = (found["speed_of"].get(peer, "") for peer in ("jit(vmap)", "donated jit(vmap)", "limit"))
+        ratios = (found["speed_of"].get(peer, "") for peer in PEERS)
         name, us, speed = f"{found['function']}: {found['contender']}", found["us"], found["million_rows_per_s"]
         print(f"| {name} | {us} | {speed} | {' | '.join(map(str, ratios))} |", flush=True)
 

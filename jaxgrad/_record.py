@@ -205,19 +205,20 @@ def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
     names, notes, branch_names, known, is_rounding = static
     output, values, grads, reached, arg_grads, aux, uncertainty = children
     record = object.__new__(Record)  # every call of a jitted function comes here: a frozen __init__ takes twice as long
-    record.__dict__.update(
-        output=output,
-        names=names,
-        values=dict(zip(names, values, strict=True)),
-        grads=dict(zip(names, grads, strict=True)),
-        arg_grads=arg_grads,
-        notes=dict(notes),
-        reached=dict(zip(branch_names, reached, strict=True)),
-        aux=aux,
-        uncertainty=dict(zip(known, uncertainty, strict=True)),
-        uncertainty_is_rounding=is_rounding,
-        _call=None,
-    )
+    fields = {
+        "output": output,
+        "names": names,
+        "values": dict(zip(names, values, strict=True)),
+        "grads": dict(zip(names, grads, strict=True)),
+        "arg_grads": arg_grads,
+        "notes": dict(notes) if notes else {},
+        "reached": dict(zip(branch_names, reached, strict=True)) if branch_names else {},
+        "aux": aux,
+        "uncertainty": dict(zip(known, uncertainty, strict=True)) if known else {},
+        "uncertainty_is_rounding": is_rounding,
+        "_call": None,
+    }
+    object.__setattr__(record, "__dict__", fields)
     return record
 
 

@@ -12,26 +12,23 @@ from jaxgrad._types import PyTree
 
 
 @jax.tree_util.register_static
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """Results laid one after another, in an array for each dtype.
 
     Attributes:
       tree: the structure of the results.
-      places: of each leaf, which array, start, stop, its shape if it is not flat.
+      places: of each leaf, which array, where in it, its shape if it is not flat.
     """
 
     tree: Any
-    places: tuple[tuple[int, int, int, tuple[int, ...] | None], ...]
+    places: tuple[tuple[int, slice, tuple[int, ...] | None], ...]
 
     def unpack(self, packed: Sequence[jax.Array]) -> PyTree:
         """The results as NumPy arrays, views of the packed ones; as parts of traced ones."""
         is_traced = any(isinstance(array, jax.core.Tracer) for array in packed)
         arrays: Sequence[Any] = packed if is_traced else [np.asarray(array) for array in packed]
-        leaves = [
-            arrays[i][start:stop] if shape is None else arrays[i][start:stop].reshape(shape)
-            for i, start, stop, shape in self.places
-        ]
+        leaves = [arrays[i][at] if shape is None else arrays[i][at].reshape(shape) for i, at, shape in self.places]
         return self.tree.unflatten(leaves)
 
 
@@ -44,5 +41,5 @@ def pack(results: PyTree) -> tuple[tuple[jax.Array, ...], Layout]:
         start = sum(before.size for before in part)
         part.append(leaf.ravel())
         shape = None if leaf.ndim == 1 else leaf.shape
-        places.append((list(parts).index(leaf.dtype), start, start + leaf.size, shape))
+        places.append((list(parts).index(leaf.dtype), slice(start, start + leaf.size), shape))
     return tuple(map(jnp.concatenate, parts.values())), Layout(tree, tuple(places))

@@ -13,22 +13,21 @@ WORTH = 1e-3  # seconds of work that are worth handing over to a thread: that ta
 
 def ahead(items: Iterable[Any]) -> Iterator[Any]:
     """The same items, the next one made while the last one is used: in another thread, if that is worth it."""
-    waiting, last, took = _with_settings(iter(items).__next__), object(), 0.0
+    waiting, last, took = iter(items), object(), 0.0
 
     def coming() -> Any:
         nonlocal took
         begun = time.perf_counter()
         try:
-            return waiting()
-        except StopIteration:  # which a future cannot hold
-            return last
+            return next(waiting, last)
         finally:
             took = time.perf_counter() - begun
 
+    elsewhere = _with_settings(coming)
     with ThreadPoolExecutor(1) as pool:
         future = _done(coming)
         while (item := future.result()) is not last:
-            future = pool.submit(coming) if took > WORTH else _done(coming)
+            future = pool.submit(elsewhere) if took > WORTH else _done(coming)
             yield item
             del item  # or its memory would not be free before the next item is asked for
 
