@@ -1,27 +1,45 @@
 """Writing files whole or not at all."""
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 
-def write_whole(files: Mapping[Path, bytes]) -> None:
+def write_whole(files: Mapping[Path, bytes | memoryview], new: Collection[Path] = ()) -> None:
     """Writes files, each whole or not at all: none gets its name before all of them are on the disk.
+
+    Args:
+      files: their content, in the order in which they get their names.
+      new: those that must not be there: where one has come meanwhile, it is kept.
 
     Raises:
       OSError: one of them cannot be written; none was replaced, and nothing is left beside them.
+      FileExistsError: one that should be new is there; those before it have their names.
     """
-    staged = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    named = set[Path]()
+    staged = {path: staged_as(path) for path in files}
     try:
-        for path, content in files.items():
-            with staged[path].open("xb") as file:
-                file.write(content)
-                file.flush()
+        with ExitStack() as stack:
+            opened = []
+            for path, content in files.items():
+                opened.append(stack.enter_context(staged[path].open("xb")))
+                opened[-1].write(content)
+                opened[-1].flush()
+            for file in opened:  # when all are written: the disk has the first ones by then
                 os.fsync(file.fileno())
         for path, beside in staged.items():
-            beside.replace(path)
+            if path in new:
+                os.link(beside, path)
+            else:
+                beside.replace(path)
+                named.add(beside)
     finally:
         for beside in staged.values():
-            with suppress(OSError):
-                beside.unlink()
+            if beside not in named:
+                beside.unlink(missing_ok=True)
+
+
+def staged_as(path: Path) -> Path:
+    """The name of a file of this process before it has its own."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import jax
 
 from jaxgrad._cli.interrupts import check_not_interrupted
+from jaxgrad._errors import InputError
+from jaxgrad._evaluate.data_sets.data_set import evaluate_data_set
+from jaxgrad._evaluate.data_sets.listing import is_data_set
+from jaxgrad._evaluate.data_sets.manifest import merge_manifests
 from jaxgrad._evaluate.evaluate import Progress, Summary, check_output, evaluate
 from jaxgrad._evaluate.merge import merge
 from jaxgrad._evaluate.processes import check_agreement, check_no_others, shard_of
@@ -23,12 +27,9 @@ PROGRESS_EVERY = 1.0  # seconds between two lines of progress in JSON
 
 def evaluated(arguments: argparse.Namespace, index: int, processes: int, screen: TextIO | None) -> str:
     """Evaluates a process's share of the rows; what was done, as text or JSON."""
-    task = plan_task(
-        arguments.rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
-        batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, header=arguments.header,
-        share=(index, processes), limit=arguments.limit, compression=arguments.compression,
-        row_group_size=arguments.row_group_size,
-    )  # fmt: skip
+    if is_data_set(arguments.rows, arguments.output):
+        return _data_set(arguments, index, processes, screen)
+    task = _task(arguments, arguments.rows[0], share=(index, processes))
     out = shard_of(arguments.output, index, processes)
     together = processes > 1 and arguments.part is None
     if together:
@@ -47,8 +48,40 @@ def evaluated(arguments: argparse.Namespace, index: int, processes: int, screen:
     return _as_json(summary) if arguments.json else _as_text(summary)
 
 
+def _task(arguments: argparse.Namespace, rows: str | Path, **options: Any) -> Task:
+    return plan_task(
+        rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
+        batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, header=arguments.header,
+        limit=arguments.limit, compression=arguments.compression, row_group_size=arguments.row_group_size, **options,
+    )  # fmt: skip
+
+
+def _data_set(arguments: argparse.Namespace, index: int, processes: int, screen: TextIO | None) -> str:
+    """Evaluates many files; what was done, as text or JSON."""
+    if processes > 1 and arguments.part is None:
+        raise InputError("the rows are of several files; expected `part` in place of `coordinator` or its like.")
+    if arguments.limit is not None or arguments.dry_run:
+        raise InputError("`limit` and `dry_run` are for a single file of rows, and there are several or a folder.")
+    with _progress(screen, as_json=arguments.json) as progress:
+        done = evaluate_data_set(
+            arguments.rows, arguments.output, lambda rows, shown: _task(arguments, rows, shown=shown),
+            ending=arguments.format, share=(index, processes), resume=arguments.resume, overwrite=arguments.overwrite,
+            progress=progress,
+        )  # fmt: skip
+    if arguments.json:
+        return json.dumps(asdict(done))
+    earlier = f", {done.were_whole} of them earlier" if done.were_whole else ""
+    bad = f" Bad rows: {done.bad}, the first: {done.first_bad}." if done.bad else ""
+    return f"Read {done.read} rows of {done.files} files{earlier}, wrote {done.written} rows to {done.out}.{bad}"
+
+
 def merged(arguments: argparse.Namespace) -> str:
     """Joins the shards of an output; what was done, as text or JSON."""
+    if Path(arguments.output).is_dir():
+        parts, found = merge_manifests(Path(arguments.output), overwrite=arguments.overwrite)
+        if arguments.json:
+            return json.dumps({key: found[key] for key in ("read", "written", "bad")} | {"parts": parts})
+        return f"Joined the manifests of {parts} parts, {len(found['files'])} files of {found['read']} rows."
     done = merge(arguments.output, overwrite=arguments.overwrite)
     if arguments.json:
         return json.dumps(asdict(done) | {"out": str(done.out)})

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxgrad import __version__
 from jaxgrad._evaluate.formats.parquet import COMPRESSIONS
+from jaxgrad._evaluate.sink import WRITES
 from jaxgrad._evaluate.task import DTYPES, HEADER, ON_BAD_ROW
 
 JSON = "JSON: the summary on standard output, progress and errors on standard error, a line each"
@@ -83,16 +84,26 @@ def _add_evaluate(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "rows", metavar="ROWS", help="a .csv, .csv.gz, .npy, .parquet or .arrow file, a column for each input"
-    )
+        "rows", metavar="ROWS", nargs="+",
+        help="a .csv, .csv.gz, .npy, .parquet or .arrow file, a column for each input; or many: files, globs, folders, "
+        "here or as URLs (s3://...)",
+    )  # fmt: skip
     weights = "weights, the bias last: 0.5,-0.3,0.1, or a .txt, .csv, .npy, .parquet or .arrow file of them"
     parser.add_argument("-w", metavar="W", required=True, help=weights)
-    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="a .npy, .parquet, .arrow or .csv file")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="a .npy, .parquet, .arrow or .csv file; of many a folder, a file in it for each",
+    )
     parser.add_argument(
         "--columns", metavar="NAMES", type=_list, help="the inputs' columns, as a,b or 0,1 (default: all)"
     )
     parser.add_argument("--keep", metavar="NAMES", type=_list, help="quantities to write, as f,df/dw* (default: all)")
     parser.add_argument("--dtype", choices=DTYPES, help="compute in it (default: the rows', float32 for text)")
+    ending = "of the outputs in a folder (default: that of their rows)"
+    parser.add_argument("--format", choices=WRITES, help=ending)
     parser.add_argument("--batch-size", metavar="N", type=int, help="rows at a time")
     parser.add_argument("--limit", metavar="N", type=int, help="only the first N rows")
     bad_row = "what to do with a row where a number is missing, infinite, NaN or none (default: error)"
@@ -129,7 +140,7 @@ def _add_merge(commands: Any) -> None:
         "would have written; they are kept.",
         epilog="Exit status: 0 done, 2 a shard is missing, damaged or of another task.",
     )
-    parser.add_argument("output", metavar="OUT", help="the .npy, .parquet, .arrow or .csv file to write")
+    parser.add_argument("output", metavar="OUT", help="the .npy, .parquet, .arrow or .csv file to write, or the folder")
     parser.add_argument("--overwrite", action="store_true", help="write over OUT if it exists")
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=JSON)
     parser.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=TRACEBACK)

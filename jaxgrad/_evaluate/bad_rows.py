@@ -15,6 +15,8 @@ from jaxgrad._text import short
 
 Columns = dict[str, np.ndarray[Any, Any]]
 
+FEWEST = 256  # rows of a program
+
 
 @dataclass(frozen=True)
 class Block:
@@ -28,6 +30,10 @@ class Block:
     def padded(self, size: int) -> np.ndarray[Any, Any]:
         """As many rows as every block has: another number would be another program."""
         return self.x if len(self.x) == size else np.resize(self.x, (size, self.x.shape[1]))
+
+    def padded_to_few(self, most: int) -> np.ndarray[Any, Any]:
+        """As many rows as one of a few programs has, for files of any number of rows."""
+        return self.padded(min(most, max(FEWEST, 1 << (len(self.x) - 1).bit_length())))
 
 
 def checked(task: Task, start: int) -> Iterator[Block]:

@@ -20,6 +20,7 @@ from jaxgrad._evaluate.files import open_sink, seal_of
 from jaxgrad._evaluate.output import skipped
 from jaxgrad._evaluate.output.part import Part, check_may_write, difference, names, remove_left_over
 from jaxgrad._evaluate.output.seal import Seal, beside, is_unbroken
+from jaxgrad._evaluate.output.whole import InMemory, Unpublished
 from jaxgrad._evaluate.program import batched_columns
 from jaxgrad._evaluate.sink import WRITES, Columns, Sink
 from jaxgrad._evaluate.task import Task
@@ -92,6 +93,19 @@ def evaluate(
     return summary
 
 
+def evaluate_in_memory(task: Task, out: Path) -> tuple[Seal, dict[Path, bytes | memoryview]]:
+    """The seal of a small output, and the files to write for it.
+
+    Raises:
+      InputError: as `evaluate`.
+    """
+    whole = InMemory(out, task.made_of())
+    with jax.enable_x64(task.dtype == np.float64):
+        _, seal = _run(task, out, whole, lambda done, total: None)
+    task.source.opened.check_unchanged()
+    return seal, whole.files(seal)
+
+
 def check_output(task: Task, out: Path, *, resume: bool, overwrite: bool) -> bool:
     """Whether the output is there already, whole and of this task, and may stay; nothing is written.
 
@@ -134,7 +148,7 @@ def _check_is_the_result(task: Task, out: Path) -> None:
         )
 
 
-def _run(task: Task, out: Path, part: Part, progress: Progress) -> tuple[Summary, Seal]:
+def _run(task: Task, out: Path, part: Unpublished, progress: Progress) -> tuple[Summary, Seal]:
     batched = batched_columns(task.keep, len(task.positions))
     written = [block.written for block in part.done if block.written]
     sink = open_sink(out.suffix, part.file, task.keep, task.dtype, written, task.compression, task.row_group_size)
@@ -144,16 +158,21 @@ def _run(task: Task, out: Path, part: Part, progress: Progress) -> tuple[Summary
     progress(read, total)
     results: list[Any] = [None, None]  # one block is computed while another is written, in memory that is used again
     writing: Future[None] | None = None
+    is_one_block = total is not None and total - earlier <= task.block  # threads would cost more than they save
+    rows = checked(task, task.start + earlier)
     with ThreadPoolExecutor(1) as writer:
-        for i, block in enumerate(threads.ahead(checked(task, task.start + earlier))):
+        for i, block in enumerate(rows if is_one_block else threads.ahead(rows)):
             # The first block is either full or all there is.
-            x = block.padded(task.block) if read else block.x
+            x = block.padded(task.block) if i else block.padded_to_few(task.block)
             results[i % 2] = batched(x, task.weights, out=results[i % 2])
             block = with_overflow(task, block, results[i % 2]["z"])
             columns = columns_of(task, block, results[i % 2])
             if writing is not None:
                 writing.result()
-            writing = writer.submit(_write, sink, part, columns, block)
+            if is_one_block:
+                _write(sink, part, columns, block)
+            else:
+                writing = writer.submit(_write, sink, part, columns, block)
             read += len(block.x)
             progress(read, total)
         if writing is not None:
@@ -166,7 +185,7 @@ def _run(task: Task, out: Path, part: Part, progress: Progress) -> tuple[Summary
     return Summary(out, read, seal.rows, len(task.keep), seal.bad, seal.first_bad, earlier), seal
 
 
-def _write(sink: Sink, part: Part, columns: Columns, block: Block) -> None:
+def _write(sink: Sink, part: Unpublished, columns: Columns, block: Block) -> None:
     rows = len(next(iter(columns.values())))
     if rows:
         sink.write(columns)

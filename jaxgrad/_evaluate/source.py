@@ -41,6 +41,7 @@ class RowFile:
       chunks: columns' positions, a first row, a number of rows -> chunks of about that many, in order.
       read_as: what was found out of how it is to be read.
       line_of: a row, from 0 -> the line of the file that it starts in, from 1; None where there are no lines.
+      shown: its name in messages, where it is a copy of what the user named; else None.
     """
 
     opened: Opened
@@ -50,6 +51,7 @@ class RowFile:
     chunks: Callable[[Sequence[int], int, int], Iterator[Chunk]]
     read_as: Mapping[str, Any] = field(default_factory=dict)
     line_of: Callable[[int], int] | None = None
+    shown: str | None = None
 
     @property
     def path(self) -> Path:
@@ -58,7 +60,7 @@ class RowFile:
     def place(self, row: int) -> str:
         """Where a row is, for an error: "rows.csv", row 7 (line 8)."""
         line = f" (line {self.line_of(row)})" if self.line_of is not None else ""
-        return f'"{self.path}", row {row + 1}{line}'
+        return f'"{self.shown or self.path}", row {row + 1}{line}'
 
 
 def readable(path: Path, read: Callable[[], Any]) -> Any:

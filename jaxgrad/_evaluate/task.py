@@ -1,9 +1,9 @@
 """Task: what evaluate is asked for, checked before anything is computed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ MOST = 1 << 31  # rows at a time, whatever is asked for
 ON_BAD_ROW = ("error", "skip", "nan")
 HEADER = ("auto", "yes", "no")
 DTYPES = ("float16", "float32", "float64")
+
+version = cache(metadata.version)  # which reads files each time
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,10 @@ class Task:
         }
 
 
-@cache
 def _version_or_none(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:
+    except metadata.PackageNotFoundError:
         return None
 
 
@@ -116,6 +117,7 @@ def plan_task(
     limit: int | None = None,
     compression: str = "none",
     row_group_size: int | None = None,
+    shown: str | None = None,
 ) -> Task:
     """Checks what is asked for, and finds what was left open.
 
@@ -131,12 +133,13 @@ def plan_task(
       share: (i, n) for the i-th part of n of the rows.
       limit: only the first rows, this many.
       compression, row_group_size: of an output in Parquet: how it is packed, and rows in a row group at most.
+      shown: the name of `rows` in messages, where it is a copy.
 
     Raises:
       InputError: a file cannot be read, there are not as many weights as columns and one more, a column or
         quantity is not there.
     """
-    source = open_source(rows, header)
+    source = replace(open_source(rows, header), shown=shown)
     positions = _positions(source, columns)
     found = _dtype(source, positions, dtype)
     w, weights_file = read_weights(weights, found, [source.names[position] for position in positions])

@@ -12,10 +12,11 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
-from helpers.row_files import inputs
+from helpers.row_files import inputs, run
 from jaxgrad import InputError, arrow_mapper, batch, neuron
 
 pytestmark = [
@@ -170,3 +171,55 @@ def test_a_function_of_its_own_goes_through_an_engine(ray):
     assert done.take_all() == [{"area": 3.0}, {"area": 8.0}]
     with pytest.raises(InputError, match="the batch is a dict"):
         mapper(rows.to_pydict())
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A server of S3's on loopback, and the options of a URL that lead to it."""
+    engine("moto")
+    server = importlib.import_module("moto.server").ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+        system, _ = pa.fs.FileSystem.from_uri(f"s3://bucket?{options}&allow_bucket_creation=true")
+        system.create_dir("bucket")
+        yield system, options
+    server.stop()
+
+
+def test_a_data_set_on_s3_is_read_and_written(s3, rows, tmp_path):
+    system, options = s3
+    for i in range(4):
+        with system.open_output_stream(f"bucket/rows/part={i}/r.parquet") as file:
+            pq.write_table(rows.slice(i * 1000, 1000), file)
+        (tmp_path / "rows" / f"part={i}").mkdir(parents=True)
+        pq.write_table(rows.slice(i * 1000, 1000), tmp_path / "rows" / f"part={i}" / "r.parquet")
+    asked = ("-w", "0.5,-0.3,0.1", "--columns", "a,b")
+    assert run(tmp_path / "rows", *asked, "-o", tmp_path / "out") == 0
+
+    def same_objects():
+        for i in range(4):
+            with system.open_input_stream(f"bucket/out/part={i}/r.parquet") as file:
+                assert file.readall() == (tmp_path / "out" / f"part={i}" / "r.parquet").read_bytes()
+        with system.open_input_stream("bucket/out/manifest.json") as file:
+            assert b"s3://bucket/rows/part=3/r.parquet" in file.readall()
+
+    url = f"s3://bucket/rows?{options}", *asked, "-o", f"s3://bucket/out?{options}"
+    assert run(*url) == 0
+    same_objects()
+    assert run(*url) == 2
+    system.delete_file("bucket/out/part=2/r.parquet")
+    assert run(*url, "--resume") == 0
+    same_objects()
+    assert run(f"s3://bucket/rows/part=*/*.parquet?{options}", *asked, "-o", tmp_path / "here") == 0
+    assert (tmp_path / "here" / "part=1" / "r.parquet").exists()
+    assert run(f"s3://bucket/rows?{options}", *asked, "-o", f"s3://bucket/blocks?{options}", "--batch-size", 128) == 0
+    with system.open_input_file("bucket/blocks/part=0/r.parquet") as file:
+        assert pq.read_table(file)["f"].to_numpy().tobytes() == pq.read_table(
+            tmp_path / "out" / "part=0" / "r.parquet", partitioning=None
+        )["f"].to_numpy().tobytes()  # fmt: skip
+    assert run(f"s3://none/rows?{options}", *asked, "-o", tmp_path / "none") == 2

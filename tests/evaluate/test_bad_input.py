@@ -179,7 +179,7 @@ SAID = {  # arguments -> what the error says
     ("-o", "out"): 'the output is "out"; expected a file that ends in .npy, .parquet',
     ("-o", "out.csv.gz"): 'the output is "out.csv.gz"; expected a file that ends in',
     ("-o", ""): "expected a file that ends in",
-    ("-o", "."): "expected a file that ends in",
+    ("-o", "."): "is a folder of rows; expected another",
     ("-o", "none/out.npy"): 'there is no folder "none" to write "out.npy" in',
     ("-o", "rows.npy/out.npy"): 'there is no folder "rows.npy" to write',
     ("-o", "rows.npy", "--overwrite"): '"rows.npy" holds the rows; expected another file',

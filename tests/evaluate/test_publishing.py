@@ -141,13 +141,13 @@ def test_a_pipe_by_the_name_of_the_log_does_not_hang(tmp_path, capsys):
 
 def test_a_part_of_two_names_is_not_gone_on_with(tmp_path):
     path = tmp_path / "part"
-    file = resumable.Resumable(path)
+    file = resumable.opened(path, None)
     file.write(b"abc")
     file.end()
     os.link(path, tmp_path / "other")
     last = output_part.Done(1, 1, 0, 3, 0, None, "352441c2")
     with pytest.raises(output_part.InputError, match="has another name too, and was kept; expected a file of its own"):
-        resumable.Resumable(path, last)
+        resumable.opened(path, last)
     assert path.read_bytes() == b"abc"
 
 

@@ -16,8 +16,9 @@ from typing import Any
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.output import seal, skipped
 from jaxgrad._evaluate.output.log import Done, Log
-from jaxgrad._evaluate.output.resumable import Resumable, believed
+from jaxgrad._evaluate.output.resumable import believed, opened
 from jaxgrad._evaluate.output.seal import Seal
+from jaxgrad._evaluate.output.whole import block_of, sealed
 from jaxgrad._files import write_whole
 
 SYNC_EVERY = 5.0  # seconds of work that a power failure may cost
@@ -49,7 +50,7 @@ class Part:
             self._log.keep(len(self.done))
             if not self.done:
                 self._log.begin(task)
-            self.file = Resumable(self._path, self.done[-1] if self.done else None)
+            self.file = opened(self._path, self.done[-1] if self.done else None)
         except BaseException:
             self._log.close()
             raise
@@ -75,10 +76,7 @@ class Part:
     def note(self, read: int, written: int, bad: int, first_bad: str | None, left_out: Sequence[int] = ()) -> None:
         """Another block is whole; `left_out` are the numbers of rows that are not in it."""
         self.file.flush()
-        checksum = seal.hexadecimal(self.file.checksum)
-        self.done.append(
-            Done(read, written, self.file.start, self.file.tell(), bad, first_bad, checksum, list(left_out))
-        )
+        self.done.append(block_of(self.file, read, written, bad, first_bad, left_out))
         self._log.note(self.done[-1])
         if time.monotonic() - self._synced > SYNC_EVERY and (self._sync is None or self._sync.done()):
             self._wait_for_sync()
@@ -94,16 +92,7 @@ class Part:
 
     def seal(self, close: Callable[[str], None]) -> Seal:
         """Ends the file: `close` writes what comes after the rows, and the seal that it is given."""
-        rows, read, bad = (sum(getattr(block, key) for block in self.done) for key in ("written", "read", "bad"))
-        first_bad = next((block.first_bad for block in self.done if block.bad), None)
-        checksum = seal.hexadecimal(self.file.checksum)
-        end = self.done[-1].end
-        found = Seal(self._task, rows, read, bad, first_bad, self.file.start, end, checksum)
-        self.file.hold()
-        close(found.text())
-        self.file.append(seal.stamped(found, self.file.held()))
-        self.file.flush()
-        return found
+        return sealed(self.file, self._task, self.done, close)
 
     def publish(self, found: Seal) -> None:
         """Gives the whole file its name."""
@@ -130,7 +119,7 @@ class Part:
             raise self._come_meanwhile()
         with self._path.open("rb") as file:
             head = file.read(found.start)
-        write_whole({seal.beside(self._out): f"{found.with_ends(head).text()}\n".encode()})
+        write_whole({seal.beside(self._out): seal.line(found, head)})
 
     def _rename(self) -> None:
         """Renames it, never over a file that has come meanwhile."""

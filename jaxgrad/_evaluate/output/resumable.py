@@ -18,16 +18,12 @@ class Resumable:
       kept: bytes that are there and stay.
       start: where the rows start, after a head that is written anew when their number is known.
       checksum: of all from there on.
-
-    Raises:
-      InputError: what is to be gone on with has another name too, or is no regular file.
     """
 
     closed = False
 
-    def __init__(self, path: Path, last: Done | None = None):
-        descriptor = _new(path) if last is None else _again(path)
-        self._file: BinaryIO = os.fdopen(descriptor, "r+b")
+    def __init__(self, file: BinaryIO, last: Done | None = None):
+        self._file = file
         self.kept, self.start, self.checksum = (last.end, last.start, int(last.checksum, 16)) if last else (0, 0, 0)
         self._file.truncate(self.kept)
         self._file.seek(self.kept)
@@ -99,6 +95,15 @@ class Resumable:
 
     def seekable(self) -> bool:
         return False
+
+
+def opened(path: Path, last: Done | None) -> Resumable:
+    """The file at a path: a new one, or the one that is there, with the blocks up to `last`.
+
+    Raises:
+      InputError: what is to be gone on with has another name too, or is no regular file.
+    """
+    return Resumable(os.fdopen(_new(path) if last is None else _again(path), "r+b"), last)
 
 
 def _new(path: Path) -> int:

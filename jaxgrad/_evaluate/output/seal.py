@@ -71,6 +71,11 @@ def beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.seal.json")
 
 
+def line(seal: Seal, head: bytes) -> bytes:
+    """The file beside an output that begins with `head`."""
+    return f"{seal.with_ends(head).text()}\n".encode()
+
+
 def stamped(seal: Seal, tail: bytes) -> bytes:
     """The end of a file that carries its own seal, the checksum of the end in it."""
     return tail.replace(_ends(_NONE), _ends(seal.with_ends(tail).ends))

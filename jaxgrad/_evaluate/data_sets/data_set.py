@@ -1,0 +1,226 @@
+"""A data set: the quantities of each row of many files, a file of outputs for each of them, in one process."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from jaxgrad._errors import InputError
+from jaxgrad._evaluate.data_sets.folder import Content, Folder, Local, folder_of
+from jaxgrad._evaluate.data_sets.listing import Listed, listed
+from jaxgrad._evaluate.data_sets.manifest import Entry, common, content, entry, name_of
+from jaxgrad._evaluate.evaluate import Progress, check_output, evaluate, evaluate_in_memory
+from jaxgrad._evaluate.files import seal_of
+from jaxgrad._evaluate.output.part import difference, names
+from jaxgrad._evaluate.output.seal import beside
+from jaxgrad._evaluate.output.skipped import beside as skipped_beside
+from jaxgrad._evaluate.sink import WRITES
+from jaxgrad._evaluate.source import ending_of
+from jaxgrad._evaluate.task import Task
+
+GROUP = 32 << 20  # bytes of small outputs that are published together
+
+
+class Plan(Protocol):
+    def __call__(self, rows: Path, shown: str) -> Task: ...
+
+
+@dataclass(frozen=True)
+class DataSetSummary:
+    """What was done: files, those of them that were whole already, rows read and written, and bad ones."""
+
+    out: str
+    files: int
+    were_whole: int
+    read: int
+    written: int
+    bad: int
+    first_bad: str | None
+
+
+def evaluate_data_set(
+    rows: Sequence[str],
+    out: str,
+    plan: Plan,
+    *,
+    ending: str | None = None,
+    share: tuple[int, int] = (0, 1),
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> DataSetSummary:
+    """Writes the quantities of each row of many files to as many files in the folder `out`, then a manifest.
+
+    Each output has the name of its rows within their folder, so that partitions stay, and is there whole or not at
+    all. Broken off, `resume` goes on with the files that are missing, and in a large one with its blocks.
+
+    Args:
+      rows: files, globs and folders, on this machine or as URLs.
+      out: a folder, here or as a URL.
+      plan: what to evaluate of a file.
+      ending: of all outputs, ".parquet" or another; if None each has that of its rows.
+      share: (i, n) for the i-th part of n of the files.
+      resume: keep what is there and is of this task.
+      overwrite: write over what is there.
+      progress: is called with the rows done.
+
+    Raises:
+      InputError: as `evaluate`; files differ in what would be computed; the output is in a folder of rows.
+    """
+    files = _part(listed(rows), share)
+    folder = folder_of(out)
+    _check_apart(files, folder, rows)
+    outputs = [_name(file, ending) for file in files]
+    if len(set(outputs)) != len(outputs):
+        twice = next(name for name in outputs if outputs.count(name) > 1)
+        raise InputError(f'two files of rows would have the output "{twice}"; expected names apart from the ending.')
+    manifest = name_of(share)
+    if not (resume or overwrite):
+        there = set(folder.names())
+        for name in (*outputs, manifest):
+            if name in there:
+                raise InputError(
+                    f'"{folder.shown(name)}" exists, and was kept. Give `resume=True` to go on, `overwrite=True` to '
+                    "write over it, or another folder."
+                )
+    folder.tidy([*outputs, manifest])
+    if folder.has(manifest):
+        folder.remove(manifest)  # until all outputs are there again
+    with tempfile.TemporaryDirectory(prefix="jaxgrad-") as scratch, ThreadPoolExecutor(1) as publisher:
+        run = _Run(folder, plan, Path(scratch), publisher, resume=resume, overwrite=overwrite)
+        try:
+            for file, name in zip(files, outputs, strict=True):
+                run.evaluate(file, name)
+                progress(sum(found.read for found in run.entries), None)
+        except InputError:
+            run.publish()  # what is whole stays
+            raise
+        run.publish()
+        folder.publish({manifest: content(run.task or {}, run.entries)}, ())
+    read, written, bad = (sum(getattr(found, key) for found in run.entries) for key in ("read", "written", "bad"))
+    first_bad = next((found.first_bad for found in run.entries if found.bad), None)
+    return DataSetSummary(out, len(files), run.were_whole, read, written, bad, first_bad)
+
+
+@dataclass
+class _Run:
+    """The files so far, and the outputs that wait for the others of their group."""
+
+    folder: Folder
+    plan: Plan
+    scratch: Path
+    publisher: ThreadPoolExecutor
+    resume: bool
+    overwrite: bool
+    task: dict[str, Any] | None = None
+    first: str = ""
+    entries: list[Entry] = field(default_factory=list)
+    were_whole: int = 0
+    _group: dict[str, Content] = field(default_factory=dict)
+    _new: set[str] = field(default_factory=set)
+    _publishing: Future[None] | None = None
+
+    def evaluate(self, file: Listed, name: str) -> None:
+        with _in_users_words(file, self.scratch, self.folder):
+            task = self.plan(file.folder.local(file.name, self.scratch / "rows"), file.shown)
+            self._check_common(file, task)
+            out = self.folder.where_to_write(name, self.scratch / "out")
+            if self.resume and not self.overwrite and not isinstance(self.folder, Local):
+                self._fetch(name, out)
+            is_whole = check_output(task, out, resume=self.resume, overwrite=self.overwrite)
+            is_small = task.total is not None and task.total <= task.block and not any(p.exists() for p in names(out))
+            if is_small and not is_whole:
+                seal, files = evaluate_in_memory(task, out)
+                self._add(name, {str(PurePosixPath(name).with_name(path.name)): files[path] for path in files})
+            else:
+                evaluate(task, out, resume=self.resume, overwrite=self.overwrite)
+                seal = seal_of(out)
+                self.were_whole += is_whole
+                for path in (beside(out), skipped_beside(out), out) if not is_whole else ():
+                    if path.exists():
+                        self.folder.take(str(PurePosixPath(name).with_name(path.name)), path)
+        self.entries.append(entry(file.shown, name, seal))
+        if not isinstance(file.folder, Local):
+            task.source.path.unlink()
+
+    def _check_common(self, file: Listed, task: Task) -> None:
+        found = common(task.made_of())
+        if self.task is None:
+            self.task, self.first = found, file.shown
+        elif change := difference(self.task, found):
+            raise InputError(
+                f'"{self.first}" has {change} in "{file.shown}"; expected one for the whole data set. Give `columns` '
+                "or `dtype`, or evaluate them apart."
+            )
+
+    def _fetch(self, name: str, out: Path) -> None:
+        for path in (out, beside(out), skipped_beside(out)):
+            at = str(PurePosixPath(name).with_name(path.name))
+            if self.folder.has(at):
+                self.folder.local(at, self.scratch / "out")
+
+    def _add(self, name: str, files: dict[str, Content]) -> None:
+        self._group |= files
+        if not self.overwrite:
+            self._new.add(name)
+        if sum(map(len, self._group.values())) > GROUP:
+            self._submit()
+
+    def _submit(self) -> None:
+        self._wait()
+        self._publishing = self.publisher.submit(self.folder.publish, self._group, self._new)
+        self._group, self._new = {}, set()
+
+    def _wait(self) -> None:
+        if self._publishing is not None:
+            self._publishing.result()
+
+    def publish(self) -> None:
+        """Gives all outputs that are whole their names."""
+        self._submit()
+        self._wait()
+
+
+@contextmanager
+def _in_users_words(file: Listed, scratch: Path, folder: Folder) -> Iterator[None]:
+    """Errors name the files that the user knows, and not their copies."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error).replace(str(scratch / "rows" / file.name), file.shown)
+        raise InputError(text.replace(f"{scratch / 'out'}/", folder.shown(""))) from error
+
+
+def _part(files: list[Listed], share: tuple[int, int]) -> list[Listed]:
+    index, count = share
+    if len(files) < count:
+        raise InputError(f"there are {len(files)} files for {count} parts; expected one for each at least.")
+    return files[len(files) * index // count : len(files) * (index + 1) // count]
+
+
+def _name(file: Listed, ending: str | None) -> str:
+    own = ending_of(Path(file.name))
+    stem = file.name[: -len(own)]
+    found = ending if ending is not None else own.removesuffix(".gz")
+    if found not in WRITES:
+        raise InputError(f"the outputs' ending is {found!r}; expected one of {', '.join(WRITES)}.")
+    return stem + found
+
+
+def _check_apart(files: Sequence[Listed], folder: Folder, rows: Sequence[str]) -> None:
+    """No output may be taken for rows the next time."""
+    if isinstance(folder, Local):
+        if folder.path.suffix.lower() in WRITES and not folder.path.is_dir():
+            raise InputError(f'the rows are of several files, and the output is "{folder.path}"; expected a folder.')
+        own = folder.path.resolve()
+        for text in rows:
+            if Path(text).is_dir() and own.is_relative_to(Path(text).resolve()):
+                raise InputError(f'the output "{folder.path}" is in the folder of rows "{text}"; expected another.')
+        homes = {file.folder.path.resolve() for file in files if isinstance(file.folder, Local)}
+        if own in homes:
+            raise InputError(f'the output "{folder.path}" is a folder of rows; expected another.')
+    elif any(folder.shown("").startswith(file.folder.shown("")) for file in files):
+        raise InputError(f'the output "{folder.shown("")}" is in a folder of rows; expected another.')
