@@ -1,10 +1,14 @@
 """An identity with a name."""
 
+import functools
 import sys
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
@@ -70,21 +74,37 @@ def name_operand(value: Value, name: str, where: str) -> None:
 
 
 # The primitive's `axes` are the axes of its operand that vmap has added, outermost vmap first. With `names_only` it
-# is the operand that is retained, and not the result.
+# is the operand that is retained, and not the result. Further operands are probes, of the value's shape: the result
+# is the value, and for derivatives the sum of them all; so that a tag with a probe is one operation to trace.
 tag_p = Primitive("tag")
-tag_p.def_impl(lambda value, **_: value)
-tag_p.def_abstract_eval(lambda aval, **_: aval)
-mlir.register_lowering(tag_p, lambda ctx, value, **_: [value])
+tag_p.def_impl(lambda value, *probes, **_: value)
+tag_p.def_abstract_eval(lambda aval, *probes, **_: aval)
+mlir.register_lowering(tag_p, lambda ctx, value, *probes, **_: [value])
 
 
 def _jvp(primals: PyTree, tangents: PyTree, **params: Any) -> Any:
-    return tag_p.bind(*primals, **params), *tangents
+    return tag_p.bind(*primals, **params), added(tangents)
+
+
+def added(tangents: Sequence[Any]) -> Any:
+    """The sum of tangents, those that are symbolic zeros left out."""
+    moved = [dot for dot in tangents if type(dot) is not ad.Zero] or [*tangents[:1]]
+    return functools.reduce(lax.add, moved)  # which asks not whether float64 is switched on
 
 
 def _batch(operands: PyTree, batch_axes: PyTree, *, axes: tuple[int, ...], **params: Any) -> Any:
+    if len(operands) > 1:
+        return tag_p.bind(*leading(operands, batch_axes), axes=(0, *(axis + 1 for axis in axes)), **params), 0
     (new,) = batch_axes
     moved = tuple(axis + (axis >= new) for axis in axes)
     return tag_p.bind(*operands, axes=(new, *moved), **params), new
+
+
+def leading(operands: Sequence[Any], batch_axes: Sequence[int | None]) -> list[Any]:
+    """The operands with the batch axis in front, in those too that had none."""
+    pairs = list(zip(operands, batch_axes, strict=True))
+    (size, *_) = [x.shape[axis] for x, axis in pairs if axis is not None]
+    return [lax.broadcast(x, (size,)) if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in pairs]
 
 
 def _transpose(result_bar: PyTree, *_: Any, **__: Any) -> Any:

@@ -10,7 +10,7 @@ from jaxgrad._program.jaxpr import opened
 from jaxgrad._types import Atom, Aval, Eqn, Jaxpr, Value
 
 _SMALL = 64  # a constant of up to so many elements is told from others by its elements, a larger one by itself
-NAMES = ("tag", "name")  # operations whose parameters only name their operand
+NAMES = ("tag", "probed", "name")  # operations whose parameters only name their operand
 
 
 class Same:

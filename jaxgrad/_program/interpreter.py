@@ -9,20 +9,21 @@ from, so that the program is one piece from each site to the next.
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
+from jaxgrad._names.tag import tag_p
 from jaxgrad._program.control_flow.control import Body, Probes, TagResults
 from jaxgrad._program.control_flow.parameters import is_plain, is_ref
 from jaxgrad._program.control_flow.table import CONTROLS
 from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened, x64_as_traced
+from jaxgrad._program.probe import Forced, joined, replaced
 from jaxgrad._program.sites import Site
 from jaxgrad._program.wide import bodies
 from jaxgrad._program.wide.promotion import Wide
-from jaxgrad._types import Atom, Eqn, Jaxpr, PyTree, Value
+from jaxgrad._types import Atom, Eqn, Jaxpr, Value
 
 Join = Callable[[Any, Any], Any]  # (value, probe) -> what stands for the value from there on
 
@@ -52,7 +53,7 @@ def run(
     for i, site in enumerate(sites):
         for depth in range(1, len(site.path) + 1, 2):
             inside.setdefault(site.path[:depth], {})[i] = site
-    join = operator.add if wide else _cut if cut else _joined
+    join = operator.add if wide else replaced if cut else joined
     results, found = _Run(inside, join, wide).program(program.jaxpr, program.consts, leaves, probes, ())
     output, aux = jax.tree.unflatten(jax.tree.structure((program.output, program.aux)), map(_array, results))
     return output, aux, found
@@ -133,8 +134,12 @@ class _Run:
         if at_it:
             if eqn.params.get("names_only") and not is_literal(eqn.invars[0]):
                 return operands, ({}, {})
+            at_tag = [probes[i] for i in sites if i in probes]
+            if self.join is joined and eqn.primitive is tag_p and at_tag and not isinstance(at_tag[0], Forced):
+                results = bind(eqn, [*operands, *at_tag])
+                return results, (dict.fromkeys(sites, _array(results[0])), {})
             with eqn.ctx.manager:
-                return self.joined(list(operands if self.wide else bind(eqn, operands)), sites, probes)
+                return self.joined(list(operands[:1] if self.wide else bind(eqn, operands)), sites, probes)
         if eqn.primitive.name in CONTROLS and (sites or self.wide):
             own = {i: probes[i] for i in sites if i in probes}
             avals = {i: site.aval for i, site in sites.items()}
@@ -173,6 +178,8 @@ def _array(result: Value) -> Any:
 def bind_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]:
     """An operation on wide numbers; one that depends on its dtype is done in that, and its results are cast."""
     name = eqn.primitive.name
+    if name in ("tag", "probed"):
+        return operands[:1]
     if name in ("custom_jvp_call", "custom_vjp_call"):
         return _custom_wide(eqn, operands, wide)
     if wide.keeps_dtype(eqn):
@@ -229,68 +236,3 @@ def _custom_wide(eqn: Eqn, operands: Sequence[Any], wide: Wide) -> Sequence[Any]
 
     call.defvjp(lambda *operands: (call(*operands), operands), backward)
     return call(*operands)
-
-
-class Forced(NamedTuple):
-    """A probe with what a reference has at its site, which all that comes before and after is computed from.
-
-    Attributes:
-      probe: None where there is no gradient.
-      value: the reference's value.
-      bar: the reference's gradient, None where it has none: then what comes from behind goes on.
-    """
-
-    probe: Any
-    value: Any
-    bar: Any
-
-
-def _joined(value: Value, probe: Any) -> Any:
-    if not isinstance(probe, Forced):
-        return _probed(value, probe)
-    if probe.probe is None:
-        return probe.value
-    if probe.bar is None:
-        return _forced_value(value, probe.probe, probe.value)
-    return _forced(value, *probe)
-
-
-@jax.custom_vjp
-def _forced(value: Value, probe: Value, reference: Value, bar: Value) -> Any:
-    """The reference's value; back to `value` flows the reference's gradient, and to the probe what really comes."""
-    return reference
-
-
-_forced.defvjp(
-    lambda value, probe, reference, bar: (reference, bar),
-    lambda bar, result_bar: (bar, result_bar, jnp.zeros_like(bar), jnp.zeros_like(bar)),
-)
-
-
-@jax.custom_vjp
-def _forced_value(value: Value, probe: Value, reference: Value) -> Any:
-    """The reference's value; what comes from behind goes on."""
-    return reference
-
-
-_forced_value.defvjp(
-    lambda value, probe, reference: (reference, None),
-    lambda _, result_bar: (result_bar, result_bar, jnp.zeros_like(result_bar)),
-)
-
-
-@jax.custom_jvp
-def _probed(value: Value, probe: Value) -> Any:
-    """`value`, and for derivatives `value + probe`; a sum would turn -0.0 into 0.0, and cost one."""
-    return value
-
-
-@_probed.defjvp
-def _probed_jvp(primals: PyTree, tangents: PyTree) -> Any:
-    value_dot, probe_dot = tangents
-    return _probed(*primals), lax.add(value_dot, probe_dot)  # which asks not whether float64 is switched on
-
-
-def _cut(value: Value, probe: Value) -> Any:
-    """The probe in place of the value: nothing flows back from here to what the value was made of."""
-    return probe

@@ -2,8 +2,8 @@
 
     trace(fun, leaves) -> Program
 
-`find` finds the tags in it, `flow` says what depends on what, `probed` runs it. Beside `tags`, this is the one file
-that touches JAX's extension API.
+`find_sites` finds the tags in it, `liveness` says what depends on what, `interpreter` runs it. Only this file, `probe`
+and `tag` touch JAX's extension API.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._errors import InputError
-from jaxgrad._program.interpreter import Forced
+from jaxgrad._program.probe import Forced
 from jaxgrad._program.sites import Site
 from jaxgrad._record import Record
 from jaxgrad._retain.layouts import settled

@@ -11,7 +11,8 @@ from jax.tree_util import Partial
 
 from jaxgrad._errors import TagError
 from jaxgrad._names.bound import observing
-from jaxgrad._program.interpreter import Forced
+from jaxgrad._program.probe import Forced
+from jaxgrad._program.sites import Site
 from jaxgrad._record import Call, Record
 from jaxgrad._retain.call import TracedCall, trace_call
 from jaxgrad._retain.forced import references
@@ -156,7 +157,7 @@ def _retain(planned: TracedCall, forced: Mapping[int, Forced] = MappingProxyType
         output, aux, found = planned.run(leaves, joined)
         return output, (aux, found)
 
-    probes = {i: site.probe() for i, site in enumerate(sites) if site.note is None}
+    probes = _probes(sites)
     with observing(planned.refuse):
         output, vjp, (aux, (values, reached)) = jax.vjp(forward, planned.leaves, probes, has_aux=True)
 
@@ -173,6 +174,17 @@ def _retain(planned: TracedCall, forced: Mapping[int, Forced] = MappingProxyType
         notes=planned.notes,
         pullback=Partial(pull_back, vjp),
     )
+
+
+def _probes(sites: Sequence[Site]) -> dict[int, Any]:
+    """Index into the sites -> the probe of each that has a gradient; those of one type are one array."""
+    made: dict[Any, Any] = {}
+    probes = {}
+    for i, site in enumerate(sites):
+        if site.note is None:
+            kind = site.lead, site.aval, site.manual
+            probes[i] = made[kind] if kind in made else made.setdefault(kind, site.probe())
+    return probes
 
 
 def _call(

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxgrad import InputError, TagError, retain_grads, tag
+from jaxgrad import (
+    InputError,
+    TagError,
+    complex_step,
+    finite_difference,
+    in_float64,
+    ledger,
+    retain_grads,
+    tag,
+    with_rounding,
+)
 
 X = jnp.array([1.0, 2.0, 3.0])
 
@@ -165,3 +175,30 @@ def test_the_gradients_are_those_that_jax_logs_on_the_way_back():
     assert grads.keys() == logs.keys()
     for name, grad in grads.items():
         np.testing.assert_allclose(grad, logs[name], rtol=1e-6, err_msg=name)  # float32, the same operations
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        retain_grads,
+        in_float64,
+        complex_step,
+        finite_difference,
+        with_rounding,
+        lambda fun: jax.vmap(retain_grads(fun), axis_size=2, in_axes=None),
+    ],
+)
+def test_a_gradient_that_fun_retains_is_followed_by_each_route(way):
+    def inside(x):
+        return jnp.sum(jnp.sin(tag(x * x, "z")) ** 2)
+
+    def fun(x):
+        return jnp.sum(jnp.cos(retain_grads(inside)(x).grads["z"]))
+
+    x = jnp.float32([0.3, 0.7, -1.1])
+    want = jax.grad(lambda x: jnp.sum(jnp.cos(2 * jnp.sin(x * x) * jnp.cos(x * x))))(x)
+    record = way(fun)(x)
+    assert record.names == ("z",)
+    got = record.arg_grads[0]
+    np.testing.assert_allclose(got, np.broadcast_to(want, got.shape), rtol=1e-6)  # eight units of the last place
+    assert ledger(fun)(x).nodes["z"].grad.shape == (3,)

@@ -10,8 +10,8 @@ from jaxgrad._types import Eqn
 
 _SYMBOLS = {"add": "+", "add_any": "+", "sub": "-", "mul": "*", "div": "/", "neg": "neg"}
 _TRANSPARENT = {
-    "convert_element_type", "copy", "copy_p", "tag", "name", "broadcast_in_dim", "pvary", "optimization_barrier",
-    "reduce_precision", "stop_gradient",
+    "convert_element_type", "copy", "copy_p", "tag", "probed", "name", "broadcast_in_dim", "pvary",
+    "optimization_barrier", "reduce_precision", "stop_gradient",
 }  # fmt: skip
 _ELEMENTWISE_MOVES = {"squeeze", "reshape", "expand_dims"}
 _COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="}
@@ -20,7 +20,7 @@ _COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": 
 def whole_of(eqn: Eqn, args: list[Formula], shape: tuple[int, ...]) -> Formula:
     """What a result of an operation is, by the name or symbol that NumPy has for it."""
     kind, params = eqn.primitive.name, eqn.params
-    if kind in _TRANSPARENT and len(args) == 1:
+    if kind in ("tag", "probed") or (kind in _TRANSPARENT and len(args) == 1):
         return args[0]._replace(shape=shape)
     if kind in _SYMBOLS:
         return apply(_SYMBOLS[kind], *args, shape=shape)

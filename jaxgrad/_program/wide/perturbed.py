@@ -163,8 +163,8 @@ def _read(env: dict[Any, Any], atom: Atom) -> Any:
 
 
 def _bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:
-    if eqn.primitive.name in ("tag", "name", "reduce_precision"):
-        return operands
+    if eqn.primitive.name in ("tag", "probed", "name", "reduce_precision"):
+        return operands[:1]
     try:
         return bind_wide(eqn, operands, _WIDE)
     except OutputError:

@@ -25,10 +25,10 @@ _EXACT = frozenset(
         "abs", "all_gather", "all_to_all", "argmax", "argmin", "broadcast_in_dim", "ceil", "clamp", "complex",
         "concatenate", "conj", "copy", "copy_p", "create_token", "cummax", "cummin", "dynamic_slice",
         "dynamic_update_slice", "expand_dims", "floor", "gather", "imag", "iota", "is_finite", "max", "min", "name",
-        "neg", "optimization_barrier", "pad", "pcast", "ppermute", "pvary", "real", "reduce_max", "reduce_min",
-        "reduce_precision", "reduce_window_max", "reduce_window_min", "reshape", "rev", "round", "scatter",
-        "select_and_gather_add", "select_and_scatter_add", "select_n", "sign", "slice", "sort", "split", "squeeze",
-        "stop_gradient", "tag", "tile", "top_k", "transpose",
+        "neg", "optimization_barrier", "pad", "pcast", "ppermute", "probed", "pvary", "real", "reduce_max",
+        "reduce_min", "reduce_precision", "reduce_window_max", "reduce_window_min", "reshape", "rev", "round",
+        "scatter", "select_and_gather_add", "select_and_scatter_add", "select_n", "sign", "slice", "sort", "split",
+        "squeeze", "stop_gradient", "tag", "tile", "top_k", "transpose",
     }
 )
 _TRANSCENDENTAL = frozenset(
