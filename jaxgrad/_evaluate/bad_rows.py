@@ -90,6 +90,8 @@ def with_overflow(task: Task, block: Block, z: jax.Array) -> Block:
 def columns_of(task: Task, block: Block, results: dict[str, jax.Array]) -> Columns:
     """The columns of a block's rows: views, where that can be, that end with what holds them."""
     views = {name: _view(array)[: len(block.x)] for name, array in results.items()}
+    # One copy for all columns of a kind: read one by one, each would go through all of the memory.
+    views = {name: np.ascontiguousarray(view.T) if view.ndim == 2 else view for name, view in views.items()}
     columns = {name: column(views, name) for name in task.keep}
     if not len(block.bad):
         return columns

@@ -3,12 +3,8 @@
 import errno
 import itertools
 import json
-import multiprocessing
 import os
-import random
-import signal
 import sys
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +15,6 @@ import pytest
 
 from helpers.row_files import FORMATS, NAMES, W, files_of, inputs, quantities, read, run, save
 from jaxgrad import InputError
-from jaxgrad.__main__ import main
 from jaxgrad._evaluate import files, source
 from jaxgrad._evaluate.evaluate import evaluate
 from jaxgrad._evaluate.output.log import Done
@@ -457,44 +452,6 @@ def test_two_processes_do_not_write_one_output(tmp_path, capsys):
     evaluate(plan_task(rows, W), out, progress=second)
     assert "is being written by another process; wait for it" in capsys.readouterr().err
     assert len(read(out)["f"]) == 10
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that start where the command has imported what it needs."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jaxgrad.__main__", "jaxgrad._evaluate.evaluate", "pyarrow.csv", "pyarrow.parquet"])
-    return context
-
-
-@pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.deep)])
-def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(kills, ending, tmp_path, processes):
-    draw = random.Random(ending)
-    rows = save(tmp_path / "rows.npy", inputs(40_000 * kills))
-    out, want, log = (tmp_path / name for name in (f"out{ending}", f"want{ending}", f"out{ending}.part.log"))
-    arguments = ["evaluate", str(rows), "-w", W, "--batch-size", "500", "-o"]
-
-    def blocks():
-        """Blocks in the log: its first line says what is written."""
-        return log.read_bytes().count(b"\n") - 1 if log.exists() else 0
-
-    for _ in range(kills):
-        before = max(0, blocks())
-        process = processes.Process(target=main, args=([*arguments, str(out), "--resume"],))
-        process.start()
-        while process.is_alive() and blocks() <= before:
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.05))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, "it was done before it was killed: give it more rows"
-        assert not out.exists()
-    assert blocks() >= kills
-    assert main([*arguments, str(out), "--resume"]) == 0
-    assert main([*arguments, str(want)]) == 0
-    assert out.read_bytes() == want.read_bytes()
-    assert not log.exists()
 
 
 def test_the_log_says_what_is_written(tmp_path, broken_off):

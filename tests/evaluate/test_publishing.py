@@ -6,6 +6,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from helpers.killed import STEPS
 from helpers.row_files import FORMATS, W, files_of, inputs, read, run, save
 from jaxgrad._evaluate.output import part as output_part
 from jaxgrad._evaluate.output import resumable
@@ -13,17 +14,6 @@ from jaxgrad._evaluate.output import resumable
 
 class Killed(BaseException):
     """What stands for a kill in one process: nothing that would tidy up runs."""
-
-
-STEPS = (  # the calls of publishing, in the order that they are made: each is where a kill can come before or after
-    (output_part.Part, "_publish_seal"),
-    (output_part, "write_whole"),
-    (os, "link"),
-    (output_part.Path, "unlink"),
-    (output_part.Path, "replace"),
-    (output_part, "_sync_folder"),
-    (output_part.Log, "remove"),
-)
 
 
 @pytest.fixture
