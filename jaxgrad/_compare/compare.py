@@ -1,19 +1,19 @@
 """Comparing a record with a record, a table or tensors: every verdict comes out of this one function."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from jaxgrad._compare.causes import inputs_of
 from jaxgrad._compare.comparison import Comparison, Reference
-from jaxgrad._compare.doubt import is_unsure, rounding_of
+from jaxgrad._compare.doubt import GROSS, LENIENT, UNSURE, is_gross, is_unsure, rounding_of
 from jaxgrad._compare.entries import of_mapping, of_record
 from jaxgrad._compare.ports.pairing import paired
 from jaxgrad._compare.rows import compare_entries
 from jaxgrad._compare.snapshot import Snapshot
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._errors import InputError
-from jaxgrad._record import Record
+from jaxgrad._record import Call, Record
 from jaxgrad._types import Value
 
 
@@ -34,7 +34,9 @@ def compare(
     axis. A 0 beside another number differs, however small that is, and so does a NaN beside a number. A printed
     number agrees where its digits do. An oracle's own uncertainty is allowed for. Where the rounding of the program
     is known, as in a record of `with_rounding`, that takes the place of this rule: an element may be as far off as
-    that and half a unit of its own, and a 0 beside another number too.
+    that and half a unit of its own, and a 0 beside another number too. An eager record of `retain_grads` remembers its
+    call: where a number is off by more than half of what the rule allows, the rounding of the program is found, once,
+    which may take seconds, and decides. Where no record knows its program, three times the rule is allowed.
 
     Args:
       got: what was computed.
@@ -103,16 +105,32 @@ def compare(
     if names is not None:
         found, wanted, remarks = paired(found, wanted, names)
     knows = rounding or next((r for r in sides if r.uncertainty_is_rounding), None)
-    comparison = Comparison(*compare_entries(found, wanted, tolerance, got.names, knows))
     call = next((r._call for r in sides if r._call is not None), None)
     shows_loss = isinstance(want, Record) and bool(want.uncertainty)  # beside an oracle, rounding is what is looked for
-    if call is not None and knows is None and not shows_loss and tolerance.is_default and is_unsure(comparison):
-        knows, remark = rounding_of(call)
-        remarks = (*remarks, remark)
-        if knows:
-            comparison = Comparison(*compare_entries(found, wanted, tolerance, got.names, knows))
+
+    def judged(knows: Record | None, slack: float) -> Comparison:
+        return Comparison(*compare_entries(found, wanted, replace(tolerance, slack=slack), got.names, knows))
+
+    if knows is not None or shows_loss or not tolerance.is_default:
+        comparison = judged(knows, 1.0)
+    elif call is None:
+        comparison = judged(None, LENIENT)
+    else:
+        comparison = judged(None, UNSURE)
+        if not comparison.ok:
+            comparison, remark = _settled(judged, call)
+            remarks = (*remarks, *remark)
     inputs = inputs_of(call) if call is not None and not comparison.ok else {}
     return replace(comparison, remarks=remarks, inputs=inputs)
+
+
+def _settled(judged: Callable[[Record | None, float], Comparison], call: Call) -> tuple[Comparison, tuple[str, ...]]:
+    """What is unsure by the rule for all programs, judged by the rounding of the program where that can matter."""
+    comparison = judged(None, LENIENT)
+    if not comparison.ok and (is_gross(comparison) or not is_unsure(comparison)):
+        return comparison, (GROSS,) if is_unsure(comparison) else ()
+    knows, remark = rounding_of(call)
+    return (comparison if knows is None else judged(knows, 1.0)), (remark,)
 
 
 def _what(rounding: Value) -> str:

@@ -46,6 +46,7 @@ class Tolerance:
       units: A, what rounding alone can do, in units of the dtype's.
       ulp, rtol, atol: what the user allows in its place: `ulp` steps, or `atol + rtol * abs(want)`.
       uncertainty: how far `want` itself may be off: an array of its shape, or one number.
+      slack: how many times that is allowed, 0s aside, where the rule for all programs is not sure of itself.
       rounding: how far the program's own rounding may have an element off, in place of `units`; None if not known.
     """
 
@@ -55,6 +56,7 @@ class Tolerance:
     atol: float | None = None
     uncertainty: Any = 0.0
     rounding: Any = None
+    slack: float = 1.0
 
     @property
     def is_default(self) -> bool:
@@ -174,7 +176,7 @@ def _scores(g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty:
 def _allowed(w: Array, dtype: DType, tolerance: Tolerance, uncertainty: Value, scale: Value) -> Array:
     if tolerance.rounding is not None:
         return np.asarray(np.abs(w) * roundoff(dtype) + uncertainty)
-    relative = min(tolerance.units * roundoff(dtype), _WIDEST)
+    relative = min(tolerance.slack * tolerance.units * roundoff(dtype), _WIDEST)
     allowed = np.abs(w)
     allowed += scale
     allowed *= relative

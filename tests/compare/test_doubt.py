@@ -97,3 +97,66 @@ def test_another_slope_at_a_kink_is_no_rounding_where_every_value_agrees():
     comparison = compare(half, none)
     assert comparison.first_divergence.label == "h.grad"
     assert compare(none, retain_grads(fun(jax.nn.relu))(w, x)).ok
+
+
+def one_key(s):
+    """As `first_row`, with more of it: all that is left of the gradient is rounding, beside one that is none."""
+    return jnp.sum(jax.nn.softmax(tag(s, "s")[:, :1] * 0.7) * 3) + jnp.sum(tag(s * 2, "twice"))
+
+
+def off(record, name, factor):
+    """The record with a value scaled, as its twin that knows no call."""
+    return dataclasses.replace(record, values={**record.values, name: record.values[name] * factor}, _call=None)
+
+
+def test_what_differs_altogether_is_told_without_looking_for_the_rounding():
+    got = retain_grads(one_key)(jnp.linspace(0.1, 1, 16).reshape(8, 2))
+    comparison = compare(got, off(got, "twice", 1.5))
+    assert comparison.first_divergence.label == "twice"
+    assert "differs by more than rounding does: the program's own rounding was not looked for" in str(comparison)
+    assert got._call.found is None
+
+
+@pytest.mark.parametrize("factor", [1 + 3e-5, 1.2])
+def test_what_differs_by_less_has_its_rounding_looked_for(factor):
+    got = retain_grads(one_key)(jnp.linspace(0.1, 1, 16).reshape(8, 2))
+    assert compare(got, off(got, "twice", factor)).first_divergence.label == "twice"
+    assert got._call.found is not None
+
+
+def test_a_gradient_that_is_all_rounding_is_not_gross():
+    def left_over(s):
+        return jnp.sum(jax.nn.softmax(tag(s, "s")[:, None] * 0.7) * 3) + jnp.sum(s) * 0
+
+    s = jnp.linspace(0.1, 1, 16)
+    got = retain_grads(left_over)(s)
+    garbage = np.where(np.arange(16) % 2, 1e-7, -2e-7).astype(np.float32)
+    comparison = compare(got, {"s": s, "s.grad": np.asarray(got.grads["s"]) + garbage, "output": got.output})
+    assert comparison.ok, str(comparison)
+    assert "judged by the rounding of the program itself" in str(comparison)
+
+
+X = jnp.linspace(0.5, 1, 64)
+UNIT = 8 * 2**-24 * (1 + 8 / 8) * 2  # what the rule allows of the largest element at the first step
+
+
+@pytest.mark.parametrize(("times", "ok"), [(0.9, True), (2.7, True), (3.3, False)])
+def test_three_times_the_rule_is_allowed_where_no_record_knows_its_program(times, ok):
+    got = jax.jit(retain_grads(lambda x: jnp.sum(tag(x * 1, "x"))))(X)
+    assert compare(got, off(got, "x", np.float32(1 + times * UNIT))).ok == ok
+
+
+@pytest.mark.parametrize(("times", "looked"), [(0.4, False), (0.7, True), (2.7, True)])
+def test_from_half_the_rule_on_the_program_decides(times, looked):
+    got = retain_grads(lambda x: jnp.sum(tag(x * 1, "x")))(X)
+    comparison = compare(got, off(got, "x", np.float32(1 + times * UNIT)))
+    assert comparison.ok == (not looked)  # a product is off by one rounding, and not by ten
+    assert (got._call.found is not None) == looked
+
+
+def test_beside_an_oracle_and_with_a_tolerance_the_rule_is_itself():
+    got = jax.jit(retain_grads(lambda x: jnp.sum(tag(x * 1, "x"))))(X)
+    want = off(got, "x", np.float32(1 + 2 * UNIT))
+    assert not compare(got, dataclasses.replace(want, uncertainty={"x": np.zeros(64)})).ok
+    assert compare(got, want, rtol=1e-4).ok
+    assert not compare(got, want, rtol=1e-7).ok

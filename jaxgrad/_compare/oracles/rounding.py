@@ -28,6 +28,7 @@ _AMPLITUDE = 4.0  # roundings are drawn so many times as large, so that a kink n
 _NEIGHBOURS = 2.0  # draws that the mean of a row counts for: the spread of a few draws alone is now and then too small
 _QUANTA = 4.0  # of the smallest subnormal: what underflow may take
 _SPARE = 50_021  # random numbers more than the largest array has, so that each operation starts at another one
+_MANY = 1 << 16  # elements of the largest array, from which on it is the arithmetic that costs
 
 # A program is run a few times only, so compiling is what costs; JAX 0.10 can leave out more of it than newer ones.
 QUICKLY: dict[str, bool | int] = {"xla_backend_optimization_level": 0}
@@ -121,10 +122,12 @@ def _coarsest(record: PyTree) -> float:
 
 def _spreads(jaxpr: Jaxpr, consts: Sequence[Any], given: list[Any], coarsest: float, samples: int) -> list[Array]:
     """The spread of each result of a program."""
-    noise = _noise(samples, largest(jaxpr) + _SPARE)
+    size = largest(jaxpr)
+    noise = _noise(samples, size + _SPARE)
+    drawn = _drawn if size < _MANY else _drawn_of_many
     with jax.enable_x64(True):
         program = _Traced(jaxpr, coarsest, (key(jaxpr), coarsest))
-        found: list[Array] = jax.device_get(_drawn(program, list(consts), given, noise))
+        found: list[Array] = jax.device_get(drawn(program, list(consts), given, noise))
     return [_smooth(spread, samples) for spread in found]
 
 
@@ -159,8 +162,7 @@ class _Traced:
         return isinstance(other, _Traced) and self.key == other.key
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
-def _drawn(program: _Traced, consts: list[Any], given: list[Any], noise: Value) -> list[Any]:
+def _draw(program: _Traced, consts: list[Any], given: list[Any], noise: Value) -> list[Any]:
     """The spread of each result over the rows of `noise` about the first."""
 
     def evaluate(row: Value) -> list[Any]:
@@ -174,6 +176,10 @@ def _drawn(program: _Traced, consts: list[Any], given: list[Any], noise: Value) 
         return Perturbed(draw, program.coarsest).program(program.jaxpr, consts, given)
 
     return [_spread(results) for results in jax.vmap(evaluate)(noise)]
+
+
+_drawn = jax.jit(_draw, static_argnums=0, compiler_options=QUICKLY)
+_drawn_of_many = jax.jit(_draw, static_argnums=0)  # twice as long to compile, and half as long to run
 
 
 def _spread(results: Value) -> Value:

@@ -8,12 +8,13 @@ Reference: Higham and Mary, A new approach to probabilistic rounding error analy
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from jaxgrad._program.wide.bodies import REBUILD
 from jaxgrad._program.wide.promotion import Wide
@@ -82,7 +83,7 @@ def of_operation(eqn: Eqn, operands: Sequence[Any], result: Value, dtype: Any, c
     if name in _EXACT or (name == "convert_element_type" and not _narrows(eqn)):
         return None
     if name in _SUMS:
-        return Rounding(u, u * _of_length(_length(eqn)) * _root_of_squares(eqn, operands) + least)
+        return Rounding(u, u * _of_length(_length(eqn)) * _of_first(_root_of_squares, eqn, operands) + least)
     if name in _TRANSCENDENTAL or name in _SINGLE or not jnp.ndim(result):
         return Rounding((_OF_TRANSCENDENTAL if name in _TRANSCENDENTAL else 1) * u, least)
     # A factorisation, a solve, a transform: each number is made of its whole row, and may be off by a part of that.
@@ -100,6 +101,20 @@ def _narrows(eqn: Eqn) -> bool:
 def _of_length(n: int) -> float:
     """A sum of `n` in units of the root of the sum of its squares: by pairs or blocks, somewhat worse than by pairs."""
     return math.sqrt(1 + math.log2(n)) + math.sqrt(n) / 32
+
+
+def _of_first(size: Callable[[Eqn, Sequence[Any]], Value], eqn: Eqn, operands: Sequence[Any]) -> Value:
+    """`size` of the operands; under vmap of the first of its rows, for all of them: it is a size, and costs a sum."""
+
+    @custom_vmap
+    def shared(*operands: Any) -> Value:
+        return size(eqn, operands)
+
+    @shared.def_vmap
+    def of_first(_: int, batched: list[bool], *operands: Any) -> tuple[Value, bool]:
+        return shared(*(x[0] if has else x for x, has in zip(operands, batched, strict=True))), False
+
+    return shared(*operands)
 
 
 def _root_of_squares(eqn: Eqn, operands: Sequence[Any]) -> Value:
