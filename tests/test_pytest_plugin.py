@@ -75,11 +75,16 @@ def test_the_first_run_records_and_later_ones_are_held_to_it(session, pytester):
     )
 
 
-def test_what_a_worker_records_is_told(session):
+def test_what_a_worker_records_and_what_is_stale_is_told(session):
     pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install '.[test]'")
-    result = session("-n1")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["jaxgrad: recorded *references/test_model/test_the_neuron.toml"])
+    session(test=TWO)
+    result = session("-n1", test=ONE)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["jaxgrad: recorded *references/test_model/test_c.toml"])
+    assert [line.partition(":")[0] for line in stale(result)] == [
+        "test_model/test_a-again.toml",
+        "test_model/test_b.toml",
+    ]
 
 
 def test_an_update_writes_anew(session):
@@ -114,6 +119,157 @@ def test_two_records_of_one_test_need_names(session, pytester):
     result = session(test=twice.format(""))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*this test keeps two records in test_the_neuron.toml; expected one.*"])
+
+
+NEURON = """
+import numpy as np
+import pytest
+from jaxgrad import neuron
+
+def record(first=1.0):
+    return neuron.backprop(np.float32([first, 2.0]), np.float32([0.5, -0.3, 0.1]))
+
+"""
+
+
+def test_a_first_run_says_loudly_that_nothing_was_compared(session):
+    result = session("-q")
+    result.stdout.fnmatch_lines(["*= jaxgrad recorded references: nothing was compared =*"])
+    result.stdout.fnmatch_lines(["Look at them and commit them; the next run is held to them."])
+    assert "jaxgrad" not in session("-q").stdout.str()
+
+
+def test_tests_whose_names_a_file_cannot_hold_never_share_one(session, pytester):
+    names = ["a/b", "a_b", "a:b", "a b", "x" * 300, "x" * 299 + "y", "\\u00e9" * 200]
+    test = NEURON + (
+        f"@pytest.mark.parametrize('name', {names!r}, ids=str)\n"
+        "def test_a(name, jaxgrad_reference):\n"
+        f"    jaxgrad_reference(record(1 + {names!r}.index(name)))\n\n"
+        "class TestA:\n    class TestB:\n        def test_a(self, jaxgrad_reference):\n"
+        "            jaxgrad_reference(record(9))\n"
+    )
+    session(test=test).assert_outcomes(passed=8)
+    found = files(pytester)
+    assert len(found) == 16
+    assert {"test_a[a_b].toml", "TestA.TestB.test_a.toml"} < set(found)
+    assert max(len(name.encode()) for name in found) < 160
+    result = session(test=test)
+    result.assert_outcomes(passed=8)
+    assert "jaxgrad:" not in result.stdout.str()
+
+
+def test_a_file_of_another_test_is_refused(session, pytester):
+    session()
+    folder = pytester.path / "references/test_model"
+    for end in (".toml", ".toml.npz"):
+        (folder / f"test_the_neuron{end}").rename(folder / f"test_other{end}")
+    for options in ((), ("--jaxgrad-update",)):
+        result = session(*options, test=TEST.replace("test_the_neuron", "test_other"))
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*test_other.toml is the reference of test_model.py::test_the_neuron; expected *"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("record(), rtol=-1", "rtol is -1; expected a number that is not negative"),
+        ("record(), seed=1.5", "`seed` is 1.5; expected an integer, or None"),
+        ("record(), seed=True", "`seed` is True; expected an integer, or None"),
+        ("record(), 3", "`name` is 3; expected text that tells this test's records apart"),
+        ("record(), ''", "`name` is ''; expected text"),
+        ("{'z': 1}", "`got` is a dict; expected a Record"),
+        ("record(), tolerance=1", "unexpected keyword argument 'tolerance'"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_recorded(session, pytester, arguments, text):
+    result = session(test=f"{NEURON}def test_a(jaxgrad_reference):\n    jaxgrad_reference({arguments})\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"*{text}*"])
+    assert files(pytester) == []
+
+
+def test_a_record_of_nan_is_said(session):
+    result = session(test=NEURON + "def test_a(jaxgrad_reference):\n    jaxgrad_reference(record(np.nan))\n")
+    result.stdout.fnmatch_lines(["jaxgrad: recorded *test_a.toml: z, k, *z.grad* held NaN or infinity, to which*"])
+
+
+TWO = (
+    NEURON
+    + """def test_a(jaxgrad_reference):
+    jaxgrad_reference(record())
+    jaxgrad_reference(record(), "again")
+
+def test_b(jaxgrad_reference):
+    jaxgrad_reference(record())
+"""
+)
+ONE = TWO.replace('    jaxgrad_reference(record(), "again")\n', "").replace("test_b", "test_c")
+
+
+def stale(result):
+    return [line.partition("references/")[2] for line in result.stdout.lines if line.startswith("jaxgrad: stale")]
+
+
+def test_stale_files_are_listed_and_removed_when_asked(session, pytester):
+    session(test=TWO)
+    assert stale(session(test=TWO)) == []
+    result = session(test=ONE)
+    expected = [
+        "test_model/test_a-again.toml: test_model.py::test_a ran and did not ask for it",
+        "test_model/test_b.toml: there is no test test_model.py::test_b any more",
+    ]
+    assert stale(result) == expected
+    result.stdout.fnmatch_lines(["pytest --jaxgrad-prune removes them."])
+    assert len(files(pytester)) == 8
+    result = session("--jaxgrad-prune", test=ONE)
+    result.stdout.fnmatch_lines(["*= jaxgrad removed stale references =*", "jaxgrad: removed *test_a-again.toml: *"])
+    assert files(pytester) == ["test_a.toml", "test_a.toml.npz", "test_c.toml", "test_c.toml.npz"]
+    assert stale(session(test=ONE)) == []
+
+
+@pytest.mark.parametrize(
+    "options", [("-k", "test_c"), ("test_model.py::test_c",), ("--deselect", "test_model.py::test_a")]
+)
+def test_what_only_was_not_run_is_not_stale(session, options):
+    session(test=TWO)
+    session(test=ONE)
+    found = stale(session(*options, test=ONE))
+    assert not any(name.startswith(("test_model/test_a", "test_model/test_c")) for name in found)
+
+
+def test_the_files_of_a_module_that_is_gone_are_stale(session, pytester):
+    session(test=TWO)
+    pytester.makepyfile(test_other="def test_nothing():\n    pass\n")
+    (pytester.path / "test_model.py").rename(pytester.path / "test_renamed.py")
+    result = pytester.runpytest_inprocess("-p", "no:jaxgrad", "-p", "jaxgrad.pytest_plugin", "test_other.py")
+    assert len(stale(result)) == 3
+    assert all(line.endswith("test_model.py is gone") for line in stale(result))
+
+
+def test_pruning_in_ci_is_refused(session, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    result = session("--jaxgrad-prune")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--jaxgrad-prune would remove files, and it runs in CI*"])
+
+
+def test_a_fixture_of_a_module_is_told_why_it_cannot_hold_a_record(session):
+    test = NEURON + (
+        '@pytest.fixture(scope="module")\ndef held(jaxgrad_reference):\n    jaxgrad_reference(record())\n\n'
+        "def test_a(held):\n    pass\n"
+    )
+    result = session(test=test)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*ScopeMismatch*function scoped fixture jaxgrad_reference with a module scoped*"])
+
+
+def test_a_record_of_a_fixture_of_a_module_is_held_by_each_test(session, pytester):
+    test = NEURON + (
+        '@pytest.fixture(scope="module")\ndef made():\n    return record()\n\n'
+        "@pytest.mark.parametrize('i', [0, 1])\ndef test_a(i, made, jaxgrad_reference):\n    jaxgrad_reference(made)\n"
+    )
+    session(test=test).assert_outcomes(passed=2)
+    assert files(pytester)[::2] == ["test_a[0].toml", "test_a[1].toml"]
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "int32", "bool", "complex64"])

@@ -52,7 +52,9 @@ def inputs_of(call: Call) -> Inputs:
 
 
 def _inputs_of(call: Call) -> Inputs:
-    planned = trace_call(call.fun, call.args, dict(call.kwargs), **call.options)
+    options = {**call.options, "names": None if isinstance(call.options["names"], Mapping) else call.options["names"]}
+    forced = options.pop("forced")
+    planned = trace_call(call.fun, call.args, dict(call.kwargs), **options)
     probed = [i for i, site in enumerate(planned.sites) if site.note is None]
     n = len(planned.leaves)
 
@@ -67,6 +69,8 @@ def _inputs_of(call: Call) -> Inputs:
     arguments = [f"arg{keystr(path)}" for path, _ in tree_flatten_with_path(planned.arg_grads(list(range(n))))[0]]
     sources, targets = [*arguments, *names], [*names, "output"]
     made_of = {target: {sources[i] for i in found} for target, found in zip(targets, depends, strict=True)}
+    if forced is not None:  # each piece is on the reference's own values and cotangents
+        made_of = {target: set() for target in targets}
     found = {target: frozenset(made_of[target] & set(names)) for target in targets}
     for source in sources:
         consumers = [target for target in targets if source in made_of[target]]

@@ -31,8 +31,11 @@ class Snapshot:
     provenance: str
 
 
-def write(path: Path, record: Record, *, seed: int | None = None, test: str = "") -> None:
+def write(path: Path, record: Record, *, seed: int | None = None, test: str = "") -> list[str]:
     """Writes a record to `path`, TOML, and its arrays beside it; each file whole or not at all.
+
+    Returns:
+      The labels at which there is NaN or an infinity.
 
     Raises:
       InputError: the record is traced, or has nothing in it.
@@ -49,6 +52,7 @@ def write(path: Path, record: Record, *, seed: int | None = None, test: str = ""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The text last: it vouches for the arrays, and for itself, by the digest.
     write_whole({_arrays_of(path): arrays, path: text.encode()})
+    return [entry.label for entry in entries if entry.array is not None and not _is_finite(entry.array)]
 
 
 def read(path: Path) -> Snapshot:
@@ -76,6 +80,10 @@ def read(path: Path) -> Snapshot:
         raise TableError(f"{path}: is no whole reference file: {error!r}. {_AGAIN}") from error
     where = ", ".join(f"{key} {value}" for key, value in provenance.items())
     return Snapshot({entry.label: entry for entry in entries}, where)
+
+
+def _is_finite(array: np.ndarray[Any, Any]) -> bool:
+    return not jnp.issubdtype(array.dtype, jnp.inexact) or bool(np.isfinite(array).all())
 
 
 def _arrays_of(path: Path) -> Path:

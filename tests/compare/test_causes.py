@@ -122,3 +122,9 @@ def test_what_agrees_has_no_root():
     got = retain_grads(layers)(X)
     assert compare(got, got).roots == ()
     assert str(compare(got, got)).startswith("all 26 rows agree\n\n")
+
+
+def test_each_forced_piece_is_a_root_of_its_own():
+    want = retain_grads(layers)(X)
+    got = retain_grads(functools.partial(layers, wrong=[2, 7]), forced=want)(X)
+    assert labels(compare(got, want).roots) == ["h2", "h7"]
