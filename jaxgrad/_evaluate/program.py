@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 import jax
-from jax.sharding import AxisType
 
 from jaxgrad import neuron
 from jaxgrad._batch.batch import Batched, batch
@@ -33,9 +32,7 @@ def batched_columns(keep: tuple[str, ...], inputs: int) -> Batched:
         wanted = (name if name in found else _split(name)[0] for name in (*keep, "z"))
         return {name: found[name] for name in dict.fromkeys(wanted)}
 
-    # One program for a block, that writes over the one before the last: a CPU's other cores read and write meanwhile.
-    device = jax.make_mesh((1,), ("rows",), (AxisType.Auto,), devices=jax.local_devices()[:1])
-    return batch(columns, in_axes=(0, None), mesh=device)
+    return batch(columns, in_axes=(0, None))
 
 
 def column(results: Mapping[str, Any], name: str) -> Any:

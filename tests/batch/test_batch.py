@@ -57,7 +57,7 @@ def same(got, want):
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 8192, 8193, 100_000, 600_001])
+@pytest.mark.parametrize("count", [0, 1, 257, 600_001])
 def test_every_row_equals_the_plain_vmap_to_the_bit(count, batched, plain):
     x = rows(count)
     got, want = batched(x, W), plain(x, W)
@@ -69,7 +69,7 @@ def test_any_number_of_rows_takes_one_trace_and_one_compilation_each():
     fun = chex.assert_max_traces(lambda x, w: neuron.quantities(neuron.backprop(x, w)), n=1)
     batched = batch(fun, (0, None))
     every = rows(300_000)
-    inputs = [every[:count] for count in (3, 70_000, 1, 300_000, 8192)]
+    inputs = [every[:count] for count in (3, 300_000, 8192)]
     truth = np.asarray(neuron.quantities(jax.vmap(neuron.backprop, (0, None))(every, W))["f"])
     with compilations() as found:
         got = [batched(x, W)["f"] for x in inputs]
@@ -156,7 +156,7 @@ def test_axes_are_read_as_vmap_reads_them(in_axes):
     same(batch(fun, in_axes)(*args), jax.jit(jax.vmap(fun, tuple(in_axes)))(*args))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.integers(1, 40), st.integers(1, 17), st.lists(st.sampled_from([0, 1, None]), min_size=3, max_size=3), st.data()
 )
@@ -200,7 +200,7 @@ def test_a_function_that_closes_over_what_is_traced_can_be_batched():
 
 def test_float64_is_kept_on_every_core():
     with jax.enable_x64(True):
-        x = np.random.default_rng(0).standard_normal((900_000, 2))
+        x = np.random.default_rng(0).standard_normal((300_000, 2))
         result = batch(neuron.backprop, (0, None))(x, W.astype(np.float64))
         assert result.output.dtype == np.float64
         same(result, jax.jit(jax.vmap(neuron.backprop, (0, None)))(x, W.astype(np.float64)))
@@ -275,8 +275,9 @@ def test_an_abandoned_stream_leaves_no_thread():
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("types", ["Auto", "Explicit"])
-@pytest.mark.parametrize("count", [1, 2, 7, 100_000, 100_001])
+@pytest.mark.parametrize(
+    ("types", "count"), [("Auto", 1), ("Auto", 7), ("Auto", 100_000), ("Explicit", 7), ("Explicit", 8)]
+)
 def test_rows_over_four_devices_equal_those_of_one(count, types, four_devices):
     assert four_devices[types, count] == "equal"
 
@@ -455,7 +456,7 @@ def test_memory_that_anything_refers_to_is_not_lent_again(reader, large):
 
 def test_memory_that_a_computation_reads_is_not_lent_again(large):
     batched = warmed(lambda x: x * 2, large)
-    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, y: jnp.sin(y) * 0 + x, x))
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 60, lambda _, y: jnp.sin(y) * 0 + x, x))
     later = [slow(batched(large + i)) for i in range(4)]
     for i, found in enumerate(later):
         np.testing.assert_array_equal(found, (large + i) * 2)
@@ -585,12 +586,13 @@ def test_axes_and_sizes_may_be_numbers_of_numpys():
     same(batch(jnp.sum, np.int64(1), batch_size=np.int32(4))(x), batch(jnp.sum, 1)(x))
 
 
-def test_programs_of_many_numbers_of_rows_are_let_go():
+def test_programs_of_many_numbers_of_rows_are_let_go(monkeypatch):
+    monkeypatch.setattr("jaxgrad._batch.batch.MOST_PROGRAMS", 8)
     batched = batch(lambda x: x + 1)
     first = batched(np.zeros(1, np.float32))
-    for count in range(2, 36):
+    for count in range(2, 8):
         first = batched(np.zeros(count, np.float32), out=batched(np.zeros(count, np.float32)))
-    assert len(first) == 35
+    assert len(first) == 7
     with compilations() as found:
         batched(np.zeros(1, np.float32))
     assert found

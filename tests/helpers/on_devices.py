@@ -8,6 +8,7 @@ from jax.sharding import AxisType
 
 from jaxgrad import batch, neuron
 
+COUNTS = {AxisType.Auto: (1, 7, 100_000), AxisType.Explicit: (7, 8)}
 W = np.array([0.5, -0.3, 0.1], np.float32)
 
 
@@ -30,7 +31,7 @@ def main():
     for types in (AxisType.Auto, AxisType.Explicit):
         mesh = jax.make_mesh((2, len(jax.devices()) // 2), ("a", "b"), axis_types=(types, types))
         assert empty_results_can_be_read(mesh) == (256, 0, 3)
-        for count in (1, 2, 7, 100_000, 100_001):
+        for count in COUNTS[types]:
             verdict = "equal" if equal(batched, mesh, count) else "DIFFERENT"
             sys.stdout.write(f"{types.name} {count} {verdict}\n")
 
