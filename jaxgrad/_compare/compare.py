@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from jaxgrad._compare.both_nan import both_nan
 from jaxgrad._compare.causes import inputs_of
 from jaxgrad._compare.comparison import Comparison, Reference
 from jaxgrad._compare.doubt import GROSS, LENIENT, UNSURE, is_gross, is_unsure, rounding_of
@@ -31,7 +32,8 @@ def compare(
 
     Without tolerances an element $a$ may be $A u (|a| + s)$ off, what rounding can do: $u$ is the dtype's unit
     roundoff, $s$ the largest element of its row, $A$ grows with the root of the steps before it and of the longest
-    axis. A 0 beside another number differs, however small that is, and so does a NaN beside a number. A printed
+    axis. A 0 beside another number differs, however small that is, and so does a NaN beside a number; where both are
+    NaN, a remark says so and points to the first. A printed
     number agrees where its digits do. An oracle's own uncertainty is allowed for. Where the rounding of the program
     is known, as in a record of `with_rounding`, that takes the place of this rule: an element may be as far off as
     that and half a unit of its own, and a 0 beside another number too. An eager record of `retain_grads` remembers its
@@ -121,7 +123,7 @@ def compare(
             comparison, remark = _settled(judged, call)
             remarks = (*remarks, *remark)
     inputs = inputs_of(call) if call is not None and not comparison.ok else {}
-    return replace(comparison, remarks=remarks, inputs=inputs)
+    return replace(comparison, remarks=(*remarks, *both_nan(comparison)), inputs=inputs)
 
 
 def _settled(judged: Callable[[Record | None, float], Comparison], call: Call) -> tuple[Comparison, tuple[str, ...]]:

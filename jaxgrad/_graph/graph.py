@@ -21,6 +21,7 @@ class Node:
       note: why there is no gradient, or what else there is to know; "" if nothing.
       steps: it stands in a loop or a vmap, and holds a value for each step along its first axis.
       formula: what it is computed by, as "exp(-z)"; "by matmul, tanh" where that is long; "" where it is not known.
+      where: file and line of its tag or operation, as "model.py:12"; "" for an argument.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Node:
     note: str = ""
     steps: bool = False
     formula: str = ""
+    where: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,7 +135,7 @@ def _nodes(
         grad = bars[site.name][()] if site.name in bars else None
         untaken = i in reached and not np.any(reached[i])
         note = site.note or ("its branch is not taken" if untaken else "")
-        nodes[site.name] = Node(site.name, kind, values[i][()], grad, note, bool(site.nest))
+        nodes[site.name] = Node(site.name, kind, values[i][()], grad, note, bool(site.nest), where=site.where)
     if plan.output not in nodes:
         nodes[plan.output] = Node(plan.output, "output", output[()], np.ones_like(output)[()])
     return {name: replace(node, formula=plan.texts.get(name, "")) for name, node in nodes.items()}

@@ -17,6 +17,7 @@ from jaxgrad._graph.grading.answer import Answer
 from jaxgrad._graph.grading.grade import Asked, grade
 from jaxgrad._graph.grading.mark import Grade
 from jaxgrad._graph.graph import Edge, Graph, Node
+from jaxgrad._graph.nonfinite import Nonfinite, first_nonfinite
 from jaxgrad._graph.summary import summary
 from jaxgrad._ledger.build import read_graph
 from jaxgrad._ledger.plan import LedgerPlan, plan_ledger
@@ -58,6 +59,21 @@ class Ledger:
     def output(self) -> str:
         """Name of the node that is the output."""
         return self.graph.output
+
+    @property
+    def first_nonfinite(self) -> Nonfinite | None:
+        """Where NaN or infinity begins: the first value in program order, or else the first gradient from behind.
+
+        Returns:
+          Its label, as "log" or "log.grad", the node whose operation makes it, and that one's file and line; None where
+          every number is finite. Of a function without tags every operation is a node, and so it is the operation.
+
+        Example:
+          >>> found = ledger(lambda x: jnp.sqrt(x - 1))(1.0).first_nonfinite
+          >>> print(found.label, found.operation)
+          sub.grad sqrt
+        """
+        return first_nonfinite(self.graph)
 
     def text(self, *, style: str = "unicode") -> str:
         """A table of its nodes and the chain rule of its arguments: what `print` shows.

@@ -14,6 +14,7 @@ from jaxgrad._program.control_flow.table import CONTROLS, unsupported
 from jaxgrad._program.formulas.names import library_name, operation_name
 from jaxgrad._program.formulas.softmax import softmaxes
 from jaxgrad._program.jaxpr import Path, Program, inner, is_literal, opened
+from jaxgrad._program.lines import line
 from jaxgrad._program.sites import Site, named
 from jaxgrad._types import Atom, Eqn, Jaxpr
 
@@ -126,24 +127,28 @@ _MOVES = {
 }
 
 
-def _operations(jaxpr: Jaxpr, path: Path) -> Iterator[Site]:
-    """Every floating-point result of an operation, in program order; a jit's body stands in its place."""
+def _operations(jaxpr: Jaxpr, path: Path, called_at: str = "") -> Iterator[Site]:
+    """Every floating-point result of an operation, in program order; a jit's body stands in its place.
+
+    Args:
+      called_at: the line that calls the program: that of an operation in it that has none, for it is JAX's own.
+    """
     within = softmaxes(jaxpr)
     for i, eqn in enumerate(jaxpr.eqns):
-        name, here = eqn.primitive.name, (*path, i)
+        name, here, where = eqn.primitive.name, (*path, i), line(eqn) or called_at
         if name == "jit":
             body = opened(eqn.params["jaxpr"])[0]
             known = library_name(eqn)
             origin = _origin(body, body.outvars[0], (*here, 0)) if known else None
             if origin is not None and jnp.issubdtype(body.outvars[0].aval.dtype, jnp.inexact):
-                yield Site(known, known, "", True, origin[0], body.outvars[0].aval, result=origin[1])
+                yield Site(known, known, where, True, origin[0], body.outvars[0].aval, result=origin[1])
             else:
-                yield from _operations(body, (*here, 0))
+                yield from _operations(body, (*here, 0), where)
         elif name not in _MOVES and within.get(i, eqn) is not None:
             for k, var in enumerate(eqn.outvars):
                 if jnp.issubdtype(var.aval.dtype, jnp.inexact):
                     given = "softmax" if i in within else operation_name(eqn)
-                    yield Site(given, given, "", True, here, var.aval, result=k)
+                    yield Site(given, given, where, True, here, var.aval, result=k)
 
 
 def _origin(jaxpr: Jaxpr, var: Atom, path: Path) -> tuple[Path, int] | None:
