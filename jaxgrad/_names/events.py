@@ -9,10 +9,12 @@ threads alone that watch nothing.
 import inspect
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import CodeType, FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
+
+T = TypeVar("T")
 
 Listen = Literal["lines", "end"] | None  # what is to be told of a frame
 
@@ -36,24 +38,27 @@ class Listener(Protocol):
     def end(self, frame: FrameType, result: Any) -> None: ...
 
 
-@contextmanager
-def told(listener: Listener) -> Iterator[None]:
-    """Tells `listener` of the frames that this thread runs."""
+def told(listener: Listener, call: Callable[[], T]) -> T:
+    """The result of a call, of which `listener` is told the frames that this thread runs."""
     if sys.version_info >= (3, 12) and _monitor.start(listener):
         before = getattr(_told, "listener", None)
         _told.listener = listener
         try:
-            yield
+            return call()
         finally:
             _told.listener = before
             _monitor.stop(listener)
-    else:
-        tracer = sys.gettrace()
-        sys.settrace(_tracer(listener))
-        try:
-            yield
-        finally:
-            sys.settrace(tracer)
+    tracer = sys.gettrace()
+    sys.settrace(_tracer(listener))
+    try:
+        return call()
+    finally:  # in the frame that has set it: a tracer that counts calls and returns is off by none
+        sys.settrace(tracer)
+        _call()  # at which a tracer written in C, as coverage's, puts itself in place again
+
+
+def _call() -> None:
+    """A call of a Python function."""
 
 
 def _tracer(listener: Listener) -> Any:

@@ -72,8 +72,9 @@ def watch(fun: Callable[P, Any], within: Within | None = None) -> Callable[P, An
     @functools.wraps(fun, updated=())
     def watched(*args: P.args, **kwargs: P.kwargs) -> Any:
         watching(getattr(fun, "__name__", type(fun).__name__))
-        with _retraced(object()), told(Frames(root, packages, codes, Paths(fun, args, kwargs))):
-            return fun(*args, **kwargs)
+        frames = Frames(root, packages, codes, Paths(fun, args, kwargs))
+        with _retraced(object()):
+            return told(frames, functools.partial(fun, *args, **kwargs))
 
     return watched
 

@@ -61,6 +61,32 @@ def test_the_tracer_that_was_there_is_there_after_and_after_an_error(tracer):
     assert (("helper", "line") in seen) == BY_MONITORING  # before it is the one tracer of the thread that watches
 
 
+def test_coverage_counts_on_after_a_watched_call():
+    coverage = pytest.importorskip("coverage")
+    counted = coverage.Coverage(data_file=None, config_file=False, include=[__file__])
+    before = sys.gettrace()
+    counted.start()
+    try:
+        lines = watches_and_goes_on()
+    finally:
+        counted.stop()
+        sys.settrace(before)
+    found = set(counted.get_data().lines(__file__))
+    assert set(lines) <= found
+    assert ({helper.__code__.co_firstlineno + 1} <= found) == BY_MONITORING
+
+
+def watches_and_goes_on():
+    """The lines that run after a watched call, here and in a function that is called then."""
+    assert names_of(fun) == NAMES
+    line = sys._getframe().f_lineno
+    return line, line + 1, goes_on()
+
+
+def goes_on():
+    return sys._getframe().f_lineno
+
+
 @pytest.mark.skipif(not BY_MONITORING, reason="sys.monitoring is there from Python 3.12 on")
 class TestMonitoring:
     @pytest.fixture
