@@ -14,14 +14,52 @@ Stores = Mapping[int, tuple[str, ...]]  # line -> the variables that it assigns,
 def stores(code: CodeType) -> Stores:
     """Which variables each line of a function assigns; those of a comprehension are its own, on every Python."""
     found: dict[int, dict[str, None]] = {}
+    for line, name in _with_comprehensions(code) if _COMPREHENSION in [*code.co_code[::2]] else _plain(code):
+        found.setdefault(line, {})[name] = None
+    return {line: tuple(names) for line, names in found.items()}
+
+
+def _plain(code: CodeType) -> Iterator[tuple[int, str]]:
+    """Line and variable of each assignment, read off the bytes: `dis` takes as long as tracing itself."""
+    places = [
+        *code.co_varnames,
+        *(name for name in code.co_cellvars if name not in code.co_varnames),
+        *code.co_freevars,
+    ]
+    line, instructions = code.co_firstlineno, code.co_code
+    for start, end, at in code.co_lines():
+        line, extended = line if at is None else at, 0
+        for i in range(start, end, 2):
+            operation, argument = instructions[i], instructions[i + 1] | extended
+            extended = argument << 8 if operation == dis.EXTENDED_ARG else 0
+            if operation in _ONE:
+                yield line, places[argument]
+            elif operation in _TWO:
+                yield line, places[argument >> 4]
+                yield line, places[argument & 15]
+            elif operation == _NAME:
+                yield line, code.co_names[argument]
+
+
+def _operations(*names: str) -> frozenset[int]:
+    return frozenset(dis.opmap[name] for name in names if name in dis.opmap)
+
+
+_ONE = _operations("STORE_FAST", "STORE_DEREF")
+_TWO = _operations("STORE_FAST_STORE_FAST", "STORE_FAST_LOAD_FAST")  # which has one, and one that is assigned already
+_NAME = dis.opmap["STORE_NAME"]
+_COMPREHENSION = dis.opmap.get("LOAD_FAST_AND_CLEAR", -1)
+
+
+def _with_comprehensions(code: CodeType) -> Iterator[tuple[int, str]]:
+    """The same for a function that has comprehensions in its own code, without their variables."""
     line = code.co_firstlineno
     instructions = list(dis.get_instructions(code))
     own = _of_comprehensions(instructions)
     for i, instruction in enumerate(instructions):
         position = instruction.positions
         line = position.lineno if position is not None and position.lineno is not None else line
-        found.setdefault(line, {}).update(dict.fromkeys(name for name in _stored(instruction) if (i, name) not in own))
-    return {line: tuple(names) for line, names in found.items() if names}
+        yield from ((line, name) for name in _stored(instruction) if (i, name) not in own)
 
 
 def _stored(instruction: dis.Instruction) -> tuple[str, ...]:
@@ -32,7 +70,7 @@ def _stored(instruction: dis.Instruction) -> tuple[str, ...]:
 
 
 def _of_comprehensions(instructions: list[dis.Instruction]) -> set[tuple[int, str]]:
-    """The assignments, by instruction and name, of comprehensions that stand in the function's own code (PEP 709).
+    """The assignments, by instruction and name, of comprehensions (PEP 709).
 
     Such a variable is cleared before the loop; assigned in it; and restored once after it, and once after an error.
     """
@@ -45,17 +83,23 @@ def _of_comprehensions(instructions: list[dis.Instruction]) -> set[tuple[int, st
         elif instruction.opname == "FOR_ITER" and cleared:
             ends |= dict.fromkeys(cleared, instruction.argval)
             cleared.clear()
+        elif instruction.opname == "RERAISE":
+            found |= _stores_before(instructions, i)
         for name in _stored(instruction):
-            after_error = next(_past_stores(instructions[i:]), "") == "RERAISE"
-            if name in ends or after_error:
+            if name in ends:
                 found.add((i, name))
-            if name in ends and instruction.offset >= ends[name]:
-                del ends[name]
+                if instruction.offset >= ends[name]:
+                    del ends[name]
     return found
 
 
-def _past_stores(instructions: list[dis.Instruction]) -> Iterator[str]:
-    return (later.opname for later in instructions if not _stored(later))
+def _stores_before(instructions: list[dis.Instruction], i: int) -> set[tuple[int, str]]:
+    """The assignments that stand just before an instruction."""
+    found: set[tuple[int, str]] = set()
+    while i > 0 and (names := _stored(instructions[i - 1])):
+        i -= 1
+        found |= {(i, name) for name in names}
+    return found
 
 
 class Variables:

@@ -1,8 +1,12 @@
 """Variables of everything that Python has: recursion, closures, comprehensions, generators, exceptions, methods, and
 what JAX makes of functions: cond, vmap, while, grad inside."""
 
+import argparse
+import dis
+import inspect
 import math
 import os
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ import pytest
 from jax import lax
 
 from jaxgrad import complex_step, finite_difference, in_float64, retain_grads, watch, with_rounding
+from jaxgrad._names.variables import stores
 
 X = 0.3
 
@@ -247,3 +252,32 @@ def test_the_names_are_those_of_pytorch_for_the_same_code():
     assert ours.names == theirs.names
     for name in ours.names:
         np.testing.assert_allclose(ours.values[name], theirs.values[name], rtol=1e-6)  # a few float32 roundings
+
+
+def codes(code):
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from codes(constant)
+
+
+MANY = (
+    "def f(x):\n" + "".join(f"    v{i} = x; w{i} = v{i}\n" for i in range(300)) + "    def g():\n        return v299\n"
+)
+
+
+@pytest.mark.parametrize("source", [inspect.getsource(argparse), MANY], ids=["argparse", "600 variables"])
+def test_the_assignments_of_a_line_are_those_that_dis_reads(source):
+    for code in codes(compile(source, "source.py", "exec")):
+        line, want, opcodes = code.co_firstlineno, set(), set()
+        for instruction in dis.get_instructions(code):
+            line = instruction.positions.lineno or line
+            opcodes.add(instruction.opname)
+            if instruction.opname.startswith(("STORE_FAST", "STORE_DEREF", "STORE_NAME")):
+                names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+                want |= {(line, name) for name in names}
+        got = {(line, name) for line, names in stores(code).items() for name in names}
+        if "LOAD_FAST_AND_CLEAR" in opcodes:  # the variables of comprehensions are not the function's
+            assert got <= want
+        else:
+            assert got == want
