@@ -114,6 +114,28 @@ def test_what_is_read_is_never_written_to(name, what, tmp_path, capsys):
     assert kept.read_bytes() == before
 
 
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_a_kill_left_of_a_file_beside_the_output_is_taken_away(whole, options, tmp_path):
+    """A file that has not its own name yet, of a process that was killed while it wrote it."""
+    rows, out = save(tmp_path / "rows.npy", inputs(10)), tmp_path / "out.npy"
+    assert not whole or run(rows, "-w", W, "-o", out) == 0
+    staged = [".out.npy.seal.json.123.tmp", ".out.npy.skipped.csv.123.tmp"]
+    others = [
+        ".other.npy.seal.json.123.tmp",
+        ".out.npy.seal.json.x.tmp",
+        ".out.npy.123.tmp",
+        ".outznpy.seal.json.1.tmp",
+    ]
+    for name in (*staged, *others):
+        (tmp_path / name).touch()
+    (tmp_path / "out.npy.part.log").touch()
+    assert run(rows, "-w", W, "-o", out, "--resume", *options) == 0
+    left = set(os.listdir(tmp_path))
+    assert left >= set(others)
+    assert not left & set(staged) or (whole and not options)  # where nothing says that a run was there
+
+
 def test_the_weights_named_as_the_part_are_kept(tmp_path):
     rows, w = save(tmp_path / "rows.npy", inputs(10)), tmp_path / "o.npy.part"
     w.write_text("0.5 -0.3 0.1")

@@ -7,6 +7,7 @@ is not to be gone on with loses it, and a new file is made.
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,6 +45,7 @@ class Part:
         check_may_write(out, resume=resume, overwrite=overwrite, lists_skipped=self._lists_skipped)
         self._log = Log(self._log_path)
         try:
+            _remove_staged(out)
             self.done = self._earlier() if resume else []
             if anew:
                 self.done.clear()
@@ -219,9 +221,18 @@ def remove_left_over(out: Path) -> None:
                 raise
             if task is not None:
                 path.unlink(missing_ok=True)
+                _remove_staged(out)
             log.remove()
     elif path.exists() and path.samefile(out):
         path.unlink()
+
+
+def _remove_staged(out: Path) -> None:
+    """Takes away what a process that was killed while it wrote a file beside the output has left of it."""
+    beside = "|".join(re.escape(path.name) for path in (seal.beside(out), skipped.beside(out)))
+    for path in out.parent.glob(".*.tmp"):
+        if re.fullmatch(rf"\.({beside})\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)
 
 
 def _check_seal_is_ours(path: Path) -> None:
