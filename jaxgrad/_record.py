@@ -44,8 +44,9 @@ class Record:
       grads: name -> gradient of the output with respect to the intermediate, of its shape and dtype; None where
         there is none.
       notes: name -> why there is no gradient, or that JAX has moved the intermediate out of its scan. What `watch`
-        could not name is here too, with the reason, and not in `names`. Oracles add the labels, as in `uncertainty`, at
-        which their own number is NaN.
+        could not name is here too, with the reason, and not in `names`; "arg[0]" -> that JAX
+        has narrowed a NumPy array to fewer bits. Oracles add the labels, as in `uncertainty`, at which their own number
+        is NaN.
       reached: name -> was the branch of the intermediate taken? Only for intermediates inside a branch; it has the
         leading axes of the value, those of scans and vmaps.
       arg_grads: one gradient for each argument, None for one that was not asked for.

@@ -126,9 +126,10 @@ def _nodes(
     nodes: dict[str, Node] = {}
     for source, value, grad in zip(plan.sources, leaves, grads, strict=False):
         if not source.elements:
-            nodes[source.name] = Node(source.name, "argument", np.asarray(value, source.aval.dtype)[()], grad[()])
+            number = np.asarray(value, source.aval.dtype)[()]
+            nodes[source.name] = Node(source.name, "argument", number, grad[()], source.note)
         for name, v, g in zip(source.elements, np.ravel(value), np.ravel(grad), strict=False):
-            nodes[name] = Node(name, "argument", v, g)
+            nodes[name] = Node(name, "argument", v, g, source.note)
     bars = {source.name: grad for source, grad in zip(plan.sources, grads, strict=True)}
     kind = "operation" if plan.by_operation else "tag"
     for i, site in enumerate(plan.sites):

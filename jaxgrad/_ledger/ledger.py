@@ -21,7 +21,7 @@ from jaxgrad._graph.nonfinite import Nonfinite, first_nonfinite
 from jaxgrad._graph.summary import summary
 from jaxgrad._ledger.build import read_graph
 from jaxgrad._ledger.plan import LedgerPlan, plan_ledger
-from jaxgrad._retain.arguments import differentiable
+from jaxgrad._retain.arguments import differentiable, narrowed
 from jaxgrad._retain.selection import name_patterns
 from jaxgrad._types import Leaf, P
 
@@ -235,7 +235,8 @@ def ledger(
                 "expected arrays that are whole. Give jax.device_get(argument), or use retain_grads."
             )
         rest = [leaf for i, leaf in enumerate(leaves) if i not in set(varied)]
-        key = (structure, tuple(varied), tuple(_type(leaves[i]) for i in varied), tuple(map(_constant, rest)))
+        types = tuple(_type(leaves[i]) for i in varied)
+        key = (structure, tuple(varied), types, tuple(narrowed(args, varied)), tuple(map(_constant, rest)))
         if key not in plans:
             plans[key] = plan_ledger(fun, args, kwargs, varied, patterns, apart, has_aux=has_aux)
         plan, varied_leaves = plans[key], [leaves[i] for i in varied]

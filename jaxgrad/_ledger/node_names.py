@@ -10,6 +10,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad._errors import InputError
+from jaxgrad._retain.arguments import arg_label, narrowed
 from jaxgrad._types import Aval
 
 FEW = 16  # vectors are one node an element where they have up to so many elements together
@@ -22,6 +23,7 @@ class Origin(NamedTuple):
     name: str
     aval: Any
     elements: tuple[str, ...]  # names of its elements, where it is split; else empty
+    note: str = ""
 
     @property
     def size(self) -> int:
@@ -35,6 +37,7 @@ def argument_sources(
     parameters = _parameters(fun, len(args))
     paths = [(parameters[path[0].idx] + keystr(path[1:]), leaf) for path, leaf in tree_flatten_with_path(args)[0]]
     avals = {i: jax.ShapeDtypeStruct(np.shape(paths[i][1]), jnp.result_type(paths[i][1])) for i in varied}
+    notes, labels = narrowed(args, varied), [arg_label(path) for path, _ in tree_flatten_with_path(args)[0]]
     apart = _split({paths[i][0]: aval for i, aval in avals.items()}, split)
     sources = []
     for i, aval in avals.items():
@@ -42,7 +45,7 @@ def argument_sources(
         elements = _elements(name, aval.shape, taken) if name in apart else ()
         name = free(name, taken, "argument")
         taken |= {name, *elements}
-        sources.append(Origin(name, aval, elements))
+        sources.append(Origin(name, aval, elements, notes.get(labels[i], "")))
     return sources
 
 

@@ -1,12 +1,11 @@
 """The named intermediates of a program, or its operations where it has no names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 
-from jaxgrad._names.bound import Origin
 from jaxgrad._names.tag import tag_p
 from jaxgrad._program import liveness
 from jaxgrad._program.control_flow.shards import manual
@@ -29,13 +28,31 @@ def tagged(program: Program) -> list[Site]:
         for (name, where), origin in program.bound.items()
         if (name, where) not in found
     ]
-    return [*(_judged(site, states.get(site.path, "live"), program.bound) for site in sites), *lost]
+    hoisted = _hoisted(program, sites)
+    return [*(_judged(site, states.get(site.path, "live"), hoisted) for site in sites), *lost]
 
 
-def _judged(site: Site, state: str, bound: Mapping[tuple[str, str], Origin]) -> Site:
-    origin = bound.get((site.given, site.where))
-    hoisted = origin is not None and len(site.path) == 1 and origin.scans > 0
-    return replace(site, hoisted=hoisted, state="dead" if hoisted and state == "bypassed" else state)
+def _judged(site: Site, state: str, hoisted: set[tuple[str, str]]) -> Site:
+    moved = (site.given, site.where) in hoisted
+    return replace(site, hoisted=moved, state="dead" if moved and state == "bypassed" else state)
+
+
+def _hoisted(program: Program, sites: Sequence[Site]) -> set[tuple[str, str]]:
+    """(name, where) of the tags that were bound in more scans than any of their sites is in."""
+    most: dict[tuple[str, str], int] = {}
+    for site in sites:
+        key = site.given, site.where
+        if key in program.bound and program.bound[key].scans:
+            most[key] = max(most.get(key, 0), _loops(program.jaxpr, site.path))
+    return {key for key, loops in most.items() if loops < program.bound[key].scans}
+
+
+def _loops(jaxpr: Jaxpr, path: Path) -> int:
+    """How many loops the equation at a path stands in."""
+    eqn, rest = jaxpr.eqns[path[0]], path[1:]
+    if not rest:
+        return 0
+    return (eqn.primitive.name in ("scan", "while")) + _loops(opened(_bodies(eqn)[rest[0]])[0], rest[1:])
 
 
 def _why_lost(traced_in: str) -> str:

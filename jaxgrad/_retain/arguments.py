@@ -7,6 +7,7 @@ from typing import Any, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad._errors import InputError, OutputError
 from jaxgrad._types import Leaf, PyTree
@@ -35,6 +36,24 @@ def differentiable(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -
                 "floating-point or complex ones among them. Leave the argument out of `argnums`, or cast it."
             )
     return varied
+
+
+def arg_label(path: Sequence[Any]) -> str:
+    """The label of an argument's leaf, by its path in the tuple of arguments: "arg[0]['w']"."""
+    return f"arg[{path[0].idx}]{keystr(tuple(path[1:]))}"
+
+
+def narrowed(args: tuple[Any, ...], varied: Sequence[int]) -> dict[str, str]:
+    """ "arg[0]" -> that it is narrowed, for each differentiated leaf of NumPy's that JAX holds in fewer bits."""
+    leaves, _ = tree_flatten_with_path(args)
+    notes = {}
+    for path, leaf in (leaves[i] for i in varied):
+        if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype != jnp.result_type(leaf):
+            notes[arg_label(path)] = (
+                f"NumPy's {leaf.dtype} is narrowed to {jnp.result_type(leaf)}, as by jax.grad; for all of its bits "
+                "switch on jax.config.update('jax_enable_x64', True)"
+            )
+    return notes
 
 
 def _leaves(arg: PyTree) -> Iterator[tuple[Leaf, bool]]:

@@ -18,7 +18,7 @@ from jaxgrad._program.jaxpr import Program, trace
 from jaxgrad._program.refs import IN_REVERSE, refuse_refs
 from jaxgrad._program.sites import Site
 from jaxgrad._program.wide.promotion import Wide
-from jaxgrad._retain.arguments import check_scalar, differentiable, is_array
+from jaxgrad._retain.arguments import check_scalar, differentiable, is_array, narrowed
 from jaxgrad._retain.selection import name_patterns, refusing, select, set_aside
 from jaxgrad._types import Value
 
@@ -34,6 +34,7 @@ class TracedCall(NamedTuple):
       aux: the auxiliary data's arrays -> the auxiliary data.
       refuse: what to call at a tag that is bound as the program is differentiated.
       set_aside: name -> why it is not retained, of what `watch` has named.
+      narrowed: "arg[0]" -> what was done to it, of the arguments' NumPy arrays that JAX holds in fewer bits.
     """
 
     program: Program
@@ -43,6 +44,7 @@ class TracedCall(NamedTuple):
     aux: Callable[[list[Any]], Any]
     refuse: Observer
     set_aside: Mapping[str, str] = MappingProxyType({})
+    narrowed: Mapping[str, str] = MappingProxyType({})
 
     def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, TagResults]:
         """Output, arrays of the auxiliary data, and what the tags hold, on other leaves; see `interpreter.run`."""
@@ -59,7 +61,7 @@ class TracedCall(NamedTuple):
     def notes(self) -> dict[str, str]:
         hoisted = "the same in each step of a scan: JAX has moved it out of the scan, and its gradient is of all steps"
         notes = {site.name: site.note or (hoisted if site.hoisted else "") for site in self.sites}
-        return {name: note for name, note in notes.items() if note} | dict(self.set_aside)
+        return {name: note for name, note in notes.items() if note} | dict(self.set_aside) | dict(self.narrowed)
 
 
 def trace_call(
@@ -113,6 +115,7 @@ def trace_call(
         aux=lambda aux: _with_static(aux, static_aux),
         refuse=refusing(patterns),
         set_aside={} if choose else set_aside(found, patterns, traced.bound),
+        narrowed=narrowed(args, varied),
     )
 
 

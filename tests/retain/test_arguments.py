@@ -89,3 +89,38 @@ def test_a_ledger_takes_auxiliary_data():
 def test_a_ledger_leaves_the_settings_of_an_object_alone():
     found = ledger(loss)(Layer(jnp.float32(3)), X)
     assert [name for name, node in found.nodes.items() if node.kind == "argument"][1:] == ["x0", "x1", "x2"]
+
+
+NARROWED = {
+    "an array": ((np.array([0.1, 0.2]),), {"arg[0]"}),
+    "a scalar": ((np.float64(0.1), jnp.float32([1.0])), {"arg[0]"}),
+    "complex": ((jnp.float32(0.5), np.array([0.5 + 1j])), {"arg[1]"}),
+    "in a tree": (({"w": np.array([0.1]), "b": np.float32(0.2)},), {"arg[0]['w']"}),
+    "float32 of NumPy, and JAX's own": ((np.float32([0.1]), jnp.array([0.2]), 0.3), set()),
+}
+
+
+@pytest.mark.parametrize("case", NARROWED)
+def test_an_array_that_jax_holds_in_fewer_bits_has_a_note(case):
+    args, labels = NARROWED[case]
+
+    def fun(*args):
+        return jnp.real(sum(jnp.sum(tag(leaf, "t")) for leaf in jax.tree.leaves(args)))
+
+    notes = retain_grads(fun)(*args).notes
+    assert set(notes) == labels
+    for note in notes.values():
+        assert "is narrowed to" in note
+        assert "jax_enable_x64" in note
+    with jax.enable_x64(True):
+        assert retain_grads(fun)(*args).notes == {}
+
+
+def test_the_note_is_in_the_records_table_and_on_a_ledgers_nodes():
+    fun = lambda x: jnp.sum(tag(jnp.sin(x), "y"))  # noqa: E731
+    assert "NumPy's float64 is narrowed to float32" in repr(retain_grads(fun)(np.array([0.1, 0.2])))
+    read = ledger(fun)
+    assert read(np.float32([0.1, 0.2])).nodes["x0"].note == ""
+    assert "float64 is narrowed" in read(np.array([0.1, 0.2])).nodes["x0"].note
+    assert "float64 is narrowed" in ledger(fun)(np.ones(20)).nodes["x"].note
+    assert read(np.float32([0.1, 0.2])).nodes["x1"].note == ""

@@ -208,6 +208,33 @@ def test_an_invariant_that_jax_moves_out_of_its_scan_has_a_note_and_the_gradient
     np.testing.assert_allclose(record.grads["s"], jax.grad(cut_open)(jnp.sin(X)), rtol=1e-5)  # float32, sums of 9
 
 
+HOISTED = {
+    "in a jit": jax.jit,
+    "in a scan of scans": lambda f: lambda x: lax.scan(lambda c, a: (c + f(a * x), None), 0.0, x)[0],
+    "in a branch": lambda f: lambda x: lax.cond(x[0] > 0, f, lambda x: 0.0, x),
+}
+
+
+@pytest.mark.parametrize("around", HOISTED)
+def test_an_invariant_that_is_moved_out_of_an_inner_scan_has_the_note_too(around):
+    def energy(x, y):
+        return lax.scan(lambda c, a: (c + jnp.sum(tag(jnp.sin(x), "s") * y**2) * a, None), 0.0, y)[0]
+
+    def force(x):
+        return jnp.sum(jax.grad(energy, argnums=1)(x, x))
+
+    assert "JAX has moved it out of the scan" in retain_grads(HOISTED[around](force))(X).notes["s"]
+
+
+def test_a_tag_outside_of_a_scan_and_one_that_lax_map_takes_in_batches_are_not_called_moved():
+    jitted = jax.jit(lambda a: tag(jnp.sin(a), "s"))
+    both = lambda x: jnp.sum(lax.map(jitted, x) * jitted(x))  # noqa: E731  # traced in the map, and found outside too
+    assert retain_grads(both)(X).notes == {}
+    in_batches = retain_grads(lambda x: jnp.sum(lax.map(lambda a: tag(a * a, "s"), x, batch_size=2)))(X)
+    assert in_batches.names == ("s[0]", "s[1]")  # the batches, and the rest
+    assert in_batches.notes == {}
+
+
 LINEAR = {
     "plain": lambda f: f,
     "in a jit": jax.jit,
