@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,21 +26,24 @@ def ahead(items: Iterable[Any]) -> Iterator[Any]:
 
     elsewhere = _with_settings(coming)
     with ThreadPoolExecutor(1) as pool:
-        future = _done(coming)
-        while (item := future.result()) is not last:
-            future = pool.submit(elsewhere) if took > WORTH else _done(coming)
+        ready = _now(coming)
+        while (item := ready()) is not last:
+            ready = pool.submit(elsewhere).result if took > WORTH else _now(coming)
             yield item
             del item  # or its memory would not be free before the next item is asked for
 
 
-def _done(work: Callable[[], Any]) -> "Future[Any]":
-    """The result of `work`, or its error, now."""
-    future: Future[Any] = Future()
+def _now(work: Callable[[], Any]) -> Callable[[], Any]:
+    """What returns the result of `work`, or raises its error, once it is asked for."""
     try:
-        future.set_result(work())
+        item = work()
     except BaseException as error:
-        future.set_exception(error)
-    return future
+        return partial(_fail, error)
+    return lambda: item
+
+
+def _fail(error: BaseException) -> Any:
+    raise error
 
 
 def _with_settings(work: Callable[[], Any]) -> Callable[[], Any]:
