@@ -21,7 +21,8 @@ from jaxgrad._evaluate.sink import WRITES
 from jaxgrad._evaluate.source import ending_of
 from jaxgrad._evaluate.task import Task
 
-GROUP = 32 << 20  # bytes of small outputs that are published together
+GROUP = 8 << 20  # bytes of small outputs that are published together
+PUBLISHERS = 4  # groups at a time: a disk that is waited for by several waits once
 
 
 class Plan(Protocol):
@@ -89,12 +90,14 @@ def evaluate_data_set(
     folder.tidy([*outputs, manifest])
     if folder.has(manifest):
         folder.remove(manifest)  # until all outputs are there again
-    with tempfile.TemporaryDirectory(prefix="jaxgrad-") as scratch, ThreadPoolExecutor(1) as publisher:
+    with tempfile.TemporaryDirectory(prefix="jaxgrad-") as scratch, ThreadPoolExecutor(PUBLISHERS) as publisher:
         run = _Run(folder, plan, Path(scratch), publisher, resume=resume, overwrite=overwrite)
+        done = 0
         try:
             for file, name in zip(files, outputs, strict=True):
                 run.evaluate(file, name)
-                progress(sum(found.read for found in run.entries), None)
+                done += run.entries[-1].read
+                progress(done, None)
         except InputError:
             run.publish()  # what is whole stays
             raise
@@ -121,7 +124,7 @@ class _Run:
     were_whole: int = 0
     _group: dict[str, Content] = field(default_factory=dict)
     _new: set[str] = field(default_factory=set)
-    _publishing: Future[None] | None = None
+    _publishing: list[Future[None]] = field(default_factory=list)
 
     def evaluate(self, file: Listed, name: str) -> None:
         with _in_users_words(file, self.scratch, self.folder):
@@ -170,18 +173,19 @@ class _Run:
             self._submit()
 
     def _submit(self) -> None:
-        self._wait()
-        self._publishing = self.publisher.submit(self.folder.publish, self._group, self._new)
+        self._wait(PUBLISHERS)
+        self._publishing.append(self.publisher.submit(self.folder.publish, self._group, self._new))
         self._group, self._new = {}, set()
 
-    def _wait(self) -> None:
-        if self._publishing is not None:
-            self._publishing.result()
+    def _wait(self, most: int) -> None:
+        """Until so many groups at most are being published."""
+        while len(self._publishing) > most:
+            self._publishing.pop(0).result()
 
     def publish(self) -> None:
         """Gives all outputs that are whole their names."""
         self._submit()
-        self._wait()
+        self._wait(0)
 
 
 @contextmanager
