@@ -137,8 +137,8 @@ class Batched:
         Memory of results that are gone holds later ones: keep what you need of each, not all.
 
         Args:
-          calls: the arguments of each call, a tuple; any number of rows in each. Another thread reads it, one call
-            ahead.
+          calls: the arguments of each call, a tuple; any number of rows in each. It is read one call ahead, in another
+            thread once reading and computing take more than a millisecond.
 
         Example:
           >>> import jax.numpy as jnp
