@@ -256,7 +256,10 @@ def test_a_stream_reads_one_call_ahead_and_no_more():
     assert len(read) <= 2
 
 
-def test_an_error_in_what_a_stream_reads_reaches_its_user():
+@pytest.mark.parametrize("worth", [0, 60])
+def test_an_error_in_what_a_stream_reads_reaches_its_user_after_what_was_read_before(worth, monkeypatch):
+    monkeypatch.setattr("jaxgrad._batch.threads.WORTH", worth)
+
     def calls():
         yield (np.zeros(3, np.float32),)
         raise OSError("the disk is gone")
@@ -376,16 +379,32 @@ def test_an_out_of_numpy_that_would_not_be_written_is_an_error():
         jax.jit(lambda x: batch(jnp.exp)(x, out=np.zeros(3, np.float32)))(np.zeros(3, np.float32))
 
 
-def test_a_stream_computes_with_the_settings_of_its_user():
-    seen = []
+@pytest.mark.parametrize(("worth", "elsewhere"), [(0, 3), (60, 0)])
+def test_a_stream_takes_a_thread_where_that_pays_and_keeps_its_users_settings(worth, elsewhere, monkeypatch):
+    monkeypatch.setattr("jaxgrad._batch.threads.WORTH", worth)
+    main, others, seen = threading.current_thread(), 0, set()
+
+    def calls():
+        nonlocal others
+        for count in range(1, 5):
+            others += threading.current_thread() is not main
+            yield (np.full(count, count, np.float32),)
+        raise OSError("the disk is gone")
 
     def fun(x):
-        seen.append(jax.config.jax_default_matmul_precision)
-        return x
+        seen.add((jax.config.jax_default_matmul_precision, jnp.arange(3.0).dtype.name))
+        return x + 1
 
-    with jax.default_matmul_precision("float32"):
-        list(batch(fun).stream([(np.zeros(3, np.float32),)]))
-    assert set(seen) == {"float32"}
+    got = []
+    with (
+        jax.default_matmul_precision("float32"),
+        jax.enable_x64(True),
+        pytest.raises(OSError, match="the disk is gone"),
+    ):
+        got.extend(result[0].item() for result in batch(fun).stream(calls()))
+    assert got == [2, 3, 4, 5]
+    assert others == elsewhere
+    assert seen == {("float32", "float64")}
 
 
 def test_an_error_of_the_function_is_raised_as_it_is(batched):
