@@ -18,6 +18,7 @@ from jaxgrad._program.formulas.formula import formulas
 from jaxgrad._program.formulas.written import argument
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program
+from jaxgrad._program.quick_jit import quick_jit
 from jaxgrad._program.refs import IN_LEDGER, refuse_refs
 from jaxgrad._program.segments import Kind, Piece, segments
 from jaxgrad._program.sites import Site
@@ -137,7 +138,7 @@ class LedgerPlan:
             found = [derivatives(*kind, arrays, bars, numbers) for kind in kinds]
             return result, aux, values, reached, grads, found
 
-        return jax.jit(compute)
+        return quick_jit(compute)
 
     def _whole(self, leaves: Sequence[Any], probes: dict[int, Any]) -> Any:
         result, aux, (values, reached) = self.call.run(leaves, probes)

@@ -13,6 +13,7 @@ from jaxgrad._compare.entries import of_record
 from jaxgrad._compare.oracles.float64_call import filled, float64, noted, probes, to_numpy
 from jaxgrad._compare.oracles.perturbation import Names
 from jaxgrad._compare.tolerance import roundoff
+from jaxgrad._program.quick_jit import quick_jit
 from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
@@ -50,7 +51,7 @@ def in_float64(
         planned = trace_call(fun, args, kwargs, argnums=argnums, names=names, has_aux=has_aux)
         with jax.enable_x64(True):
             leaves = [to_numpy(leaf) for leaf in planned.leaves]
-            run = jax.jit(functools.partial(_wide_grads, planned))
+            run = quick_jit(functools.partial(_wide_grads, planned))
             record = filled(planned, *jax.device_get(run([float64(leaf) for leaf in leaves])))
             rng = np.random.default_rng(0)
             draws = [

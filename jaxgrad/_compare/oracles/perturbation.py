@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxgrad._compare.entries import of_record
 from jaxgrad._compare.oracles.float64_call import filled, float64, noted, probes, to_numpy
 from jaxgrad._errors import InputError
+from jaxgrad._program.quick_jit import quick_jit
 from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._record import Record
 from jaxgrad._retain.call import TracedCall, trace_call
@@ -65,7 +66,7 @@ def by_steps(
 
 def _record(planned: TracedCall, leaves: list[Any], gradient: Callable[[Point], Any]) -> Record:
     zeros = probes(planned, Wide(jnp.float64))
-    run = jax.jit(lambda leaves: planned.run(leaves, {}, wide=Wide(jnp.float64)))
+    run = quick_jit(lambda leaves: planned.run(leaves, {}, wide=Wide(jnp.float64)))
     output, aux, (values, reached) = jax.device_get(run(leaves))
     base, unravel = ravel_pytree((leaves, zeros))
     places, _ = ravel_pytree((leaves, {i: values[i] for i in zeros}))
@@ -92,7 +93,7 @@ def _stepper(
     """(steps, dtype) -> the output after each step alone, some at once; refs in a branch have no vmap."""
     rows = 1 if planned.program.jaxpr.effects else min(_ROWS, base.size)
 
-    @functools.partial(jax.jit, static_argnums=2)
+    @functools.partial(jax.jit, static_argnums=2)  # it runs once for each number
     def outputs(indices: Any, steps: Value, dtype: DType) -> Any:
         wide = Wide(dtype)
 

@@ -15,6 +15,7 @@ from jaxgrad._compare.oracles.float64_call import to_numpy
 from jaxgrad._compare.tolerance import roundoff
 from jaxgrad._errors import InputError
 from jaxgrad._program.jaxpr import opened
+from jaxgrad._program.quick_jit import quick_jit
 from jaxgrad._program.wide.perturbed import Perturbed, key, largest
 from jaxgrad._record import Record
 from jaxgrad._retain.arguments import differentiable
@@ -29,11 +30,6 @@ _NEIGHBOURS = 2.0  # draws that the mean of a row counts for: the spread of a fe
 _QUANTA = 4.0  # of the smallest subnormal: what underflow may take
 _SPARE = 50_021  # random numbers more than the largest array has, so that each operation starts at another one
 _MANY = 1 << 16  # elements of the largest array, from which on it is the arithmetic that costs
-
-# A program is run a few times only, so compiling is what costs; JAX 0.10 can leave out more of it than newer ones.
-QUICKLY: dict[str, bool | int] = {"xla_backend_optimization_level": 0}
-if jax.__version_info__ < (0, 11):
-    QUICKLY |= {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
 
 def with_rounding(
@@ -178,7 +174,7 @@ def _draw(program: _Traced, consts: list[Any], given: list[Any], noise: Value) -
     return [_spread(results) for results in jax.vmap(evaluate)(noise)]
 
 
-_drawn = jax.jit(_draw, static_argnums=0, compiler_options=QUICKLY)
+_drawn = quick_jit(_draw, static_argnums=0)
 _drawn_of_many = jax.jit(_draw, static_argnums=0)  # twice as long to compile, and half as long to run
 
 

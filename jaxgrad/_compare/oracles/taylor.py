@@ -10,6 +10,7 @@ import numpy as np
 from jaxgrad._compare.oracles.float64_call import float64, to_numpy
 from jaxgrad._compare.oracles.in_float64 import in_float64
 from jaxgrad._errors import InputError
+from jaxgrad._program.quick_jit import quick_jit
 from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._retain.call import trace_call
 from jaxgrad._types import PyTree
@@ -62,7 +63,7 @@ def taylor_order(
         bars, given = _like(leaves, grads, "grads"), _like(leaves, direction, "direction")
         rng = np.random.default_rng(seed)
         dots = given or [rng.standard_normal(leaf.shape) * np.maximum(1, np.abs(leaf)) for leaf in leaves]
-        run = jax.jit(lambda leaves: planned.run(leaves, {}, wide=Wide(jnp.float64))[0])
+        run = quick_jit(lambda leaves: planned.run(leaves, {}, wide=Wide(jnp.float64))[0])
         base = float(run(leaves))
         slope = sum(float(np.sum(bar * dot)) for bar, dot in zip(bars, dots, strict=True))
         moved = [float(run([leaf + s * dot for leaf, dot in zip(leaves, dots, strict=True)])) - base for s in _STEPS]
