@@ -22,7 +22,7 @@ import jax
 from jaxgrad._errors import InputError
 from jaxgrad._names.bound import watching
 from jaxgrad._names.events import told
-from jaxgrad._names.frames import WELL_KNOWN, Frames
+from jaxgrad._names.frames import LIBRARIES, Frames
 from jaxgrad._names.modules import Paths
 from jaxgrad._types import Leaf, P
 
@@ -65,7 +65,7 @@ def watch(fun: Callable[P, Any], within: Within | None = None) -> Callable[P, An
         raise InputError(f"watch is given a {type(fun).__name__}, {fun!r:.40}; expected a function.")
     packages, codes = _within(within)
     module = getattr(fun, "__module__", None) or ""
-    is_own = module.partition(".")[0] not in WELL_KNOWN  # `model.apply` is Flax's, and only the modules are of interest
+    is_own = module.partition(".")[0] not in LIBRARIES  # `model.apply` is Flax's, and only the modules are of interest
     root = _code(fun) if is_own else None
     packages |= {module} if module and is_own else set()
 
