@@ -69,7 +69,7 @@ class Ledger:
           every number is finite. Of a function without tags every operation is a node, and so it is the operation.
 
         Example:
-          >>> found = ledger(lambda x: jnp.sqrt(x - 1))(1.0).first_nonfinite
+          >>> found = ledger(lambda x: 2 * jnp.sqrt(x - 1))(1.0).first_nonfinite
           >>> print(found.label, found.operation)
           sub.grad sqrt
         """
