@@ -83,6 +83,7 @@ def test_the_remark_counts_what_it_does_not_list():
         return x
 
     record = retain_grads(fun)(1.0)
-    assert "x0 (1 of 1), x1 (1 of 1), x2 (1 of 1), x3 (1 of 1), x4 (1 of 1) and " in str(compare(record, record))
+    text = str(compare(record, record))
+    assert text.count("x0 (1 of 1), x1 (1 of 1), x2 (1 of 1), x3 (1 of 1), x4 (1 of 1) and 8 more") == 1
     fine = retain_grads(lambda x: tag(x, "x"))(1.0)
     assert "Both sides" not in str(compare(fine, fine))
