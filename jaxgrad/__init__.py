@@ -2,7 +2,7 @@
 
 import jaxgrad._startup  # noqa: F401 - first: it answers for what goes wrong while the rest is imported
 from jaxgrad import neuron, reference
-from jaxgrad._arrow.mapper import ArrowMapper, arrow_mapper
+from jaxgrad._batch.arrow.mapper import ArrowMapper, arrow_mapper
 from jaxgrad._batch.batch import Batched, batch
 from jaxgrad._compare.compare import compare
 from jaxgrad._compare.comparison import Comparison

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxgrad._arrow.arguments import Argument
-from jaxgrad._arrow.mapper import ArrowMapper, planned
-from jaxgrad._arrow.program import Program, the_same
+from jaxgrad._batch.arrow.arguments import Argument
+from jaxgrad._batch.arrow.mapper import ArrowMapper, planned
+from jaxgrad._batch.arrow.program import Program, the_same
 from jaxgrad._batch.batch import batch
 from jaxgrad._errors import InputError
 from jaxgrad.neuron._backprop import backprop

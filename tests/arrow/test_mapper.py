@@ -12,7 +12,7 @@ import pytest
 
 from helpers.row_files import NAMES, inputs, read, run, save
 from jaxgrad import InputError, arrow_mapper, batch, neuron
-from jaxgrad._arrow import program
+from jaxgrad._batch.arrow import program
 
 W = np.array([0.5, -0.3, 0.1], np.float32)
 ROWS = program.MOST + 4465  # a whole block and one that is padded

@@ -25,7 +25,6 @@ FLOORS = (
     {"_compare", "_ledger"},
     {"_retain", "_evaluate"},
     {"_program", "neuron"},
-    {"_arrow"},
     {"_names", "_graph", "_batch"},
     {"_record"},
     {"_errors", "_files", "_startup", "_text", "_types"},

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxgrad._arrow.arguments import Argument, Array, Arrow, Rows, check_on_bad_row, column, pyarrow, read
-from jaxgrad._arrow.program import FEWEST, Program, the_same
-from jaxgrad._arrow.results import array_of, named, schema_of, values
+from jaxgrad._batch.arrow.arguments import Argument, Array, Arrow, Rows, check_on_bad_row, column, pyarrow, read
+from jaxgrad._batch.arrow.program import FEWEST, Program, the_same
+from jaxgrad._batch.arrow.results import array_of, named, schema_of, values
 from jaxgrad._batch.batch import Batched
 from jaxgrad._errors import InputError
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.tree_util import tree_leaves_with_path
 
-from jaxgrad._arrow.arguments import Array, Arrow, pyarrow
+from jaxgrad._batch.arrow.arguments import Array, Arrow, pyarrow
 from jaxgrad._errors import InputError
 from jaxgrad._types import Leaf, PyTree
 

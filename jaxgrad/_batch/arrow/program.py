@@ -10,7 +10,7 @@ from uuid import uuid4
 import jax
 import numpy as np
 
-from jaxgrad._arrow.arguments import Array
+from jaxgrad._batch.arrow.arguments import Array
 from jaxgrad._batch.batch import Batched
 from jaxgrad._types import PyTree
 
