@@ -236,6 +236,7 @@ def fun(x):
 """
 
 
+@pytest.mark.torch
 def test_the_names_are_those_of_pytorch_for_the_same_code():
     if os.environ.get("JAXGRAD_REQUIRE_TORCH") != "1":
         pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[torch]'")
