@@ -1,6 +1,7 @@
 """The operation, with its line, at which NaN or infinity begins, on a ledger of a function without tags."""
 
 import inspect
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from jaxgrad import compare, ledger, retain_grads, tag
+
+HERE = Path(__file__).name
 
 
 def root(x):
@@ -49,7 +52,7 @@ def test_a_ledger_says_at_which_operation_and_line_nan_or_infinity_begins(case):
     found = ledger(fun)(x).first_nonfinite
     assert (found.label, found.operation) == (label, operation)
     file, line = found.where.split(":")
-    assert file == "test_nonfinite.py"
+    assert file == HERE
     assert code in inspect.getsource(inspect.getmodule(root)).splitlines()[int(line) - 1]
     assert str(found) == f"{label}{'' if label == operation else f', by {operation}'} ({found.where})"
 
@@ -57,7 +60,7 @@ def test_a_ledger_says_at_which_operation_and_line_nan_or_infinity_begins(case):
 def test_a_tag_is_named_with_its_own_line_and_an_argument_without():
     found = ledger(lambda x: jnp.sqrt(tag(x - 1, "gap")))(0.5).first_nonfinite
     assert found.label == "output"
-    assert ledger(lambda x: tag(jnp.log(x), "y") + 1)(0.0).first_nonfinite.where.startswith("test_nonfinite.py:")
+    assert ledger(lambda x: tag(jnp.log(x), "y") + 1)(0.0).first_nonfinite.where.startswith(f"{HERE}:")
     assert str(ledger(lambda x: x * 2)(jnp.inf).first_nonfinite) == "x"
 
 
