@@ -81,4 +81,5 @@ def test_a_gradient_flows_through_a_record():
     # f'' = f' * (1 - 2 * f), and f is 0.4378 at z = -0.25; dz/dw2 = 1
     w = jnp.array([0.5, -0.425, 0.1])
     f = neuron.forward(X, w)
+    # Float32, some ten roundings.
     chex.assert_trees_all_close(jax.grad(df_dz)(w)[2], f * (1 - f) * (1 - 2 * f), rtol=1e-5)

@@ -60,6 +60,7 @@ def test_each_dtype_is_computed_in(dtype):
     f = 1 / (1 + np.exp(-(wide @ v[:2] + v[2])))
     for name, want in {"f": f, "df/dw1": f * (1 - f) * wide[:, 1]}.items():
         # z is a sum of three terms, each of a few: its rounding, a few units, is that of the rest.
+        # A chain of four operations.
         np.testing.assert_allclose(got[name].to_numpy(), want, rtol=10 * np.finfo(dtype).eps)
 
 

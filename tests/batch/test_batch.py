@@ -650,6 +650,7 @@ def test_packed_results_can_be_traced_and_streamed_and_pickled():
     x = rows(5)
     batched = pickle.loads(pickle.dumps(batch(neuron.sigmoid, packed=True)))
     np.testing.assert_array_equal(jax.jit(batched)(x), batched(x))
+    # Float32, in another order.
     np.testing.assert_allclose(jax.grad(lambda x: batched(x).sum())(x), batched(x) * (1 - batched(x)), rtol=1e-5)
     np.testing.assert_array_equal(np.stack(list(batched.stream([(x,)] * 3))), np.stack([batched(x)] * 3))
 

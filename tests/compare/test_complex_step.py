@@ -167,4 +167,4 @@ def test_complex_step_follows_the_operations_of_newer_jax():
     record = complex_step(lambda v: jnp.log2(v) + lax.polynomial(v, [1.0, v, 3.0]), names=())(np.float32(0.5))
     np.testing.assert_allclose(record.arg_grads[0], 2 / np.log(2) + 8 * 0.5, rtol=3e-8)  # its log(2) may be float32
     record = complex_step(lambda v: jax.grad(jnp.tanh)(v), names=())(np.float32(0.5))
-    np.testing.assert_allclose(record.arg_grads[0], -2 * np.tanh(0.5) / np.cosh(0.5) ** 2, rtol=1e-14)
+    np.testing.assert_allclose(record.arg_grads[0], -2 * np.tanh(0.5) / np.cosh(0.5) ** 2, rtol=1e-14)  # float64

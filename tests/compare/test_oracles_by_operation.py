@@ -142,7 +142,7 @@ def test_every_oracle_and_jax_itself_have_each_derivative_by_hand(oracle, rtol):
 
 def test_the_taylor_remainder_of_the_derivatives_by_hand_is_of_order_2_and_of_1_with_one_wrong():
     right = {name: np.asarray(want, np.float64) for name, (_, want) in BY_HAND.items()}
-    assert taylor_order(loss, ALL, grads=(right,)) == pytest.approx(2, abs=0.1)
+    assert taylor_order(loss, ALL, grads=(right,)) == pytest.approx(2, abs=0.1)  # a fitted slope
     wrong = right | {"solve": right["solve"] * [1, 1, 1, 1.5]}
     assert taylor_order(loss, ALL, grads=(wrong,)) < 1.5
 
@@ -159,8 +159,8 @@ def test_a_general_reduction_is_evaluated_in_float64():
         return total
 
     truth = [(by_hand(x + s) - by_hand(x - s)) / 2e-6 for s in 1e-6 * np.eye(4)]
-    np.testing.assert_allclose(finite_difference(fun, names=())(X).output, by_hand(x), rtol=1e-14)
-    np.testing.assert_allclose(finite_difference(fun, names=())(X).arg_grads[0], truth, rtol=1e-7)
+    np.testing.assert_allclose(finite_difference(fun, names=())(X).output, by_hand(x), rtol=1e-14)  # float64
+    np.testing.assert_allclose(finite_difference(fun, names=())(X).arg_grads[0], truth, rtol=1e-7)  # finite differences
 
 
 def windows_of_a_product(v):
@@ -171,6 +171,7 @@ def windows_of_a_product(v):
 @pytest.mark.parametrize("oracle", [complex_step, finite_difference])
 def test_a_general_reduction_of_windows_has_its_derivative_by_hand(oracle):
     want = [C[0] * x[1], C[0] * x[0] + C[1] * x[2], C[1] * x[1] + C[2] * x[3], C[2] * x[2] + C[3]]
+    # Finite differences, the coarsest.
     np.testing.assert_allclose(oracle(windows_of_a_product, names=())(X).arg_grads[0], want, rtol=1e-7)
 
 

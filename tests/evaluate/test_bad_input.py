@@ -289,7 +289,7 @@ def test_a_csv_file_of_an_odd_kind(what, packed, capsys):
     Path(name).write_bytes(gzip.compress(content) if packed else content)
     if isinstance(found, int):
         assert run(name, "-w", W, "-o", "out.npy") == 0
-        np.testing.assert_allclose(read(Path("out.npy"))["z"], read_z(content), atol=1e-6)
+        np.testing.assert_allclose(read(Path("out.npy"))["z"], read_z(content), atol=1e-6)  # float32
         assert len(read_z(content)) == found
     else:
         refused(capsys, found, name, "-w", W, "-o", "out.npy")
@@ -395,6 +395,7 @@ NUMBERS = {
 def test_columns_that_are_numbers_are_so_in_every_format(what, ending):
     write(f"rows{ending}", pa.table({"a": [1.0, 2.0], "b": NUMBERS[what]}))
     assert run(f"rows{ending}", "-w", W, "-o", "out.npy", "--dtype", "float32") == 0
+    # Float32, three roundings.
     np.testing.assert_allclose(np.load("out.npy")["z"], [0.5 - 0.3 + 0.1, 1.0 + 0.1], rtol=1e-6)
 
 

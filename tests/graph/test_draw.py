@@ -200,7 +200,7 @@ def test_png_has_the_size_of_the_layout_and_ink_on_it(graph):
     pytest.importorskip("matplotlib", reason="a .png is drawn by matplotlib: pip install '.[draw]'")
     (width, height), raw = pixels(png(graph))
     placed = layout(graph)
-    assert width / height == pytest.approx(placed.width / placed.height, rel=0.02)
+    assert width / height == pytest.approx(placed.width / placed.height, rel=0.02)  # whole pixels
     assert len(set(raw)) > 10
 
 

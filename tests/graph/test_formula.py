@@ -99,10 +99,12 @@ def test_a_formula_and_its_derivative_say_the_numbers_that_they_stand_beside(fun
     }
     names |= {"sigmoid": lambda v: 1 / (1 + np.exp(-v)), "diag": np.diag, "identity": np.eye(20)}
     # Four digits of its numbers are written; the values are float32's.
+    # Float32, and a formula is read by NumPy.
     np.testing.assert_allclose(eval(found.nodes["y"].formula, names), names["y"], rtol=1e-5)
     for source in ("a", "b"):
         edge = found.edges[source, "y"]
         assert edge.formula
+        # The same, and what cancels.
         np.testing.assert_allclose(eval(edge.formula, names), edge.local, rtol=1e-5, atol=1e-6)
 
 
@@ -132,6 +134,7 @@ def test_the_rule_of_a_matrix_product_gives_the_gradient(fun, shapes):
             continue
         assert side == f"dL/d{source}"
         names = {"p": a, "q": b, "outer": np.outer, "g": found.nodes["y"].grad}
+        # Float32 sums, each in an order of its own.
         np.testing.assert_allclose(eval(rule.replace("dL/dy", "g"), names), found.nodes[source].grad, rtol=1e-4)
     assert any(" = " in found.edges[source, "y"].formula for source in ("p", "q"))
 

@@ -29,6 +29,7 @@ def assert_chain_rule(found):
         total = sum(shares, start=np.ones_like(node.value) if name == found.output else np.zeros_like(node.value))
         # The sum is taken in another order than JAX's own: a few float32 roundings of its largest summand.
         size = max([1.0, *(float(np.max(abs(share), initial=0)) for share in shares)])
+        # Float32 sums, each in an order of its own; of what cancels, a part of the largest term.
         np.testing.assert_allclose(total, node.grad, rtol=1e-5, atol=2e-6 * size)
     for (source, target), edge in found.edges.items():
         assert (edge.source, edge.target) == (source, target)
@@ -105,7 +106,7 @@ def test_fan_out_sums_over_its_edges():
     assert locals_of(found) == pytest.approx(
         {("x", "a"): 4, ("a", "b"): 3, ("a", "c"): cos, ("b", "output"): sin, ("c", "output"): 12}, rel=1e-6
     )
-    assert found.nodes["a"].grad == pytest.approx(3 * sin + 12 * cos, rel=1e-6)
+    assert found.nodes["a"].grad == pytest.approx(3 * sin + 12 * cos, rel=1e-6)  # float32
 
 
 def test_a_skipped_connection_is_an_edge_of_its_own():
@@ -305,6 +306,7 @@ def test_names_select(dtype):
     assert list(found.nodes)[-2:] == ["z", "f"]
     want = neuron.chain_rule(x, w).grads["z"]
     # Two roundings apart: the factors in between are multiplied in another order.
+    # A few roundings.
     assert found.edges["z", "f"].local == pytest.approx(float(want), rel=4 * float(jnp.finfo(dtype).eps))
     assert found.edges["z", "f"].local.dtype == dtype
 
@@ -318,7 +320,7 @@ def test_a_function_without_tags_has_a_node_for_each_operation():
     assert {"a", "b", "mul[0]", "sin", "mul[1]"} <= set(found.nodes)
     assert found.edges["a", "mul[0]"].local == 3
     assert found.edges["sin", "mul[1]"].local == 3
-    assert found.edges["mul[0]", "sin"].local == pytest.approx(np.cos(6), rel=1e-6)
+    assert found.edges["mul[0]", "sin"].local == pytest.approx(np.cos(6), rel=1e-6)  # float32
 
 
 @pytest.mark.parametrize(
@@ -483,6 +485,7 @@ def test_equal_layers_have_local_derivatives_of_their_own():
     for i in range(1, 12):
         want = np.diag(1 - found.nodes[f"x{i}"].value ** 2) @ w[i]
         # 1 - tanh(x)**2 cancels: some float32 roundings of 1.
+        # Float32, and what cancels.
         np.testing.assert_allclose(found.edges[f"x{i - 1}", f"x{i}"].local, want, rtol=1e-5, atol=1e-6)
 
 

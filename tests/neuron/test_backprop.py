@@ -122,8 +122,8 @@ def test_its_gradients_can_be_differentiated(scale):
     for jacobian in (jax.jacfwd, jax.jacrev):
         through = jax.jit(jacobian(lambda w: (neuron.backprop(x, w).grads["z"], neuron.backprop(x, w).arg_grads[1])))
         z_bar_dw, w_bar_dw = through(w)
-        np.testing.assert_allclose(z_bar_dw, curve * dz_dw, rtol=1e-6, atol=1e-37)
-        np.testing.assert_allclose(w_bar_dw, curve * np.outer(dz_dw, dz_dw), rtol=1e-6, atol=1e-37)
+        np.testing.assert_allclose(z_bar_dw, curve * dz_dw, rtol=1e-6, atol=1e-37)  # float32; subnormals flushed to 0
+        np.testing.assert_allclose(w_bar_dw, curve * np.outer(dz_dw, dz_dw), rtol=1e-6, atol=1e-37)  # the same
 
 
 def test_overflow_of_k_gives_infinities_and_no_nan():

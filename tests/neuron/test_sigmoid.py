@@ -175,7 +175,7 @@ def test_shape_and_dtype_are_kept(shape, dtype):
 def test_it_is_symmetric_and_grows():
     z = np.sort(np.abs(sample("float32")))
     found, mirrored = derivatives(neuron.sigmoid, z), derivatives(neuron.sigmoid, -z)
-    np.testing.assert_allclose(found["f"] + mirrored["f"], 1, rtol=2**-23)
+    np.testing.assert_allclose(found["f"] + mirrored["f"], 1, rtol=2**-23)  # half a unit of each
     np.testing.assert_array_equal(found["df/dz"], mirrored["df/dz"])
     np.testing.assert_array_equal(found["d2f/dz2"], -mirrored["d2f/dz2"])
     assert (np.diff(found["f"]) >= -(2**-24)).all()  # one rounding
@@ -186,15 +186,15 @@ def test_the_complex_step_gives_the_derivative():
     step = 2.0**-40
     estimate = np.asarray(neuron.sigmoid(z + np.complex64(1j * step))).imag / np.float32(step)
     normal = truth(z)["df/dz"] * step > np.finfo(np.float32).tiny
-    np.testing.assert_allclose(estimate[normal], truth(z)["df/dz"][normal], rtol=2e-6)
+    np.testing.assert_allclose(estimate[normal], truth(z)["df/dz"][normal], rtol=2e-6)  # float32, some ten roundings
 
 
 def test_complex_values_and_derivatives_are_right_beside_the_poles():
     z = np.array([1 + 1j, -1 + 2j, 80 - 1j, -80 + 1j, 0.5j, -3 - 3j], np.complex64)
     exact = 1 / (1 + np.exp(-z.astype(complex)))
     derivative = jax.jit(jax.vmap(jax.grad(neuron.sigmoid, holomorphic=True)))(z)
-    np.testing.assert_allclose(neuron.sigmoid(z), exact, rtol=1e-6)
-    np.testing.assert_allclose(derivative, exact / (1 + np.exp(z.astype(complex))), rtol=2e-6)
+    np.testing.assert_allclose(neuron.sigmoid(z), exact, rtol=1e-6)  # float32
+    np.testing.assert_allclose(derivative, exact / (1 + np.exp(z.astype(complex))), rtol=2e-6)  # float32, twice
     assert np.isfinite(np.asarray(neuron.sigmoid(np.complex64([-1e30, 1e30])))).all()
 
 

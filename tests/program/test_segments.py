@@ -134,7 +134,7 @@ def shares(found, name):
 
 def test_kinds_that_are_taken_for_equal_are_noticed(monkeypatch):
     found = ledger(network)(V)
-    np.testing.assert_allclose(shares(found, "u3"), found.nodes["u3"].grad, rtol=1e-6)
+    np.testing.assert_allclose(shares(found, "u3"), found.nodes["u3"].grad, rtol=1e-6)  # a sum of float32
     monkeypatch.setattr(fingerprint, "of_operation", lambda eqn: eqn.primitive)
     wrong = ledger(network)(V * jnp.arange(4))
     with pytest.raises(AssertionError):

@@ -159,7 +159,7 @@ def test_float64_that_a_function_switches_on_stays_on(transform):
     np.testing.assert_allclose(record.values["scanned"], np.cumsum(wide**2), rtol=1e-14)  # float64, three sums
     np.testing.assert_array_equal(record.grads["scanned"], [6.0, 6.0, 6.0])
     assert [float(record.grads[name]) for name in ("taken", "not", "jitted")] == [3.0, 0.0, 1.0]
-    np.testing.assert_allclose(record.arg_grads[0], 6 * 2 * wide / 3, rtol=1e-6)
+    np.testing.assert_allclose(record.arg_grads[0], 6 * 2 * wide / 3, rtol=1e-6)  # cast to float32 and back
 
 
 def nested(depth):
@@ -250,7 +250,7 @@ def test_a_linear_branch_under_an_inner_gradient_needs_no_value_and_is_not_calle
 
     record = retain_grads(fun)(X)
     assert record.notes == {"l": "does not reach the output"}
-    np.testing.assert_allclose(record.arg_grads[0], -2 * (3 + jnp.cos(X)) * jnp.sin(X), rtol=1e-6)
+    np.testing.assert_allclose(record.arg_grads[0], -2 * (3 + jnp.cos(X)) * jnp.sin(X), rtol=1e-6)  # float32
 
 
 def steps(row):
