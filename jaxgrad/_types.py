@@ -2,6 +2,9 @@
 
 from typing import Any, ParamSpec, TypeAlias
 
+import jax
+import numpy as np
+
 P = ParamSpec("P")  # the parameters of the user's function, which a transformed one keeps
 
 PyTree: TypeAlias = Any  # nested containers of leaves, as jax.tree has them
@@ -12,3 +15,5 @@ Aval: TypeAlias = Any  # an abstract value: shape, dtype, sharding
 Jaxpr: TypeAlias = Any  # a jaxpr, closed or open: one class on JAX 0.12, two before
 Eqn: TypeAlias = Any  # an equation of a jaxpr
 Atom: TypeAlias = Any  # a variable or a literal of a jaxpr
+
+ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)  # what JAX takes for an array

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -15,7 +14,7 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from jaxgrad._errors import TagError
 from jaxgrad._names.bound import location, observe
-from jaxgrad._types import Leaf, PyTree, Value
+from jaxgrad._types import ARRAYS, Leaf, PyTree, Value
 
 T = TypeVar("T")
 
@@ -56,7 +55,7 @@ def tag(value: T, name: str) -> T:
 
 
 def _tag_leaf(leaf: Leaf, name: str, where: str) -> Any:
-    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)):
+    if not isinstance(leaf, ARRAYS):
         raise TagError(
             f'tag "{name}" ({where}) is on a {type(leaf).__name__}, {leaf!r:.40}; expected an array. '
             "Tag the arrays in it, or leave it untagged."

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad._errors import InputError, OutputError
-from jaxgrad._types import Leaf, PyTree
+from jaxgrad._types import ARRAYS, Leaf, PyTree
 
 
 def differentiable(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> list[int]:
@@ -77,7 +77,7 @@ def _positions(argnums: int | Sequence[int] | None, n: int) -> set[int]:
 def is_array(leaf: Leaf) -> bool:
     if isinstance(leaf, np.ndarray):
         return leaf.dtype.kind not in "OSUMm" and leaf.dtype != jax.dtypes.float0
-    return isinstance(leaf, (jax.Array, np.generic, bool, int, float, complex))
+    return isinstance(leaf, ARRAYS)
 
 
 def check_scalar(output: PyTree) -> None:
