@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import DTYPES
 
-from helpers.compiled import once
 from helpers.ported import MISTAKES, ROUNDED, draw, original, ported
 from jaxgrad import compare, retain_grads
+from jaxgrad._program.quick_jit import quick_jit
 
 SEEDS = 1000  # of which all are compared behind the marker, and some at every run
 
@@ -26,14 +26,14 @@ def in_dtype(name):
 def drawn():
     """The inputs of every seed, drawn once for all dtypes."""
     with jax.enable_x64(False):
-        return jax.device_get(once(jax.vmap(draw))(jax.random.split(jax.random.key(0), SEEDS)))
+        return jax.device_get(quick_jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), SEEDS)))
 
 
 def run(fun, name):
     """The record of `fun` at the first seed."""
     with in_dtype(name):
         given = jax.tree.map(lambda array: array[0].astype(name), drawn())
-        return jax.device_get(once(retained(fun))(*given))
+        return jax.device_get(quick_jit(retained(fun))(*given))
 
 
 @functools.cache
@@ -89,7 +89,7 @@ def test_a_gross_mistake_is_found_in_16_bits_too(mistake, name):
 @pytest.mark.parametrize("name", DTYPES)
 def test_the_network_unharmed_agrees_on_every_seed(name, seeds):
     with in_dtype(name):
-        both = once(jax.vmap(lambda *given: (retained(ported)(*given), retained(original)(*given))))
+        both = quick_jit(jax.vmap(lambda *given: (retained(ported)(*given), retained(original)(*given))))
         got, want = jax.device_get(both(*jax.tree.map(lambda array: array[:seeds].astype(name), drawn())))
     for seed in range(seeds):
         comparison = compare(*(jax.tree.map(lambda a, seed=seed: a[seed], record) for record in (got, want)))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from helpers.compiled import once
 from helpers.study import CASES, PLANTED, arguments
 from jaxgrad import InputError, OutputError, TagError, compare, in_float64, retain_grads, tag, with_rounding
 from jaxgrad._compare.oracles.rounding import _drawn
+from jaxgrad._program.quick_jit import quick_jit
 
 SEEDS = range(2)
 COSTLY = ("MLP", "residual blocks", "attention, 1", "attention, 8", "conv and pool", "RNN")
@@ -25,11 +25,15 @@ def costly(names, chosen):
 @pytest.mark.parametrize("name", costly(CASES, COSTLY))
 def test_an_honest_port_agrees_to_the_rounding_of_its_original(name):
     case = CASES[name]
-    known, ported, compiled = with_rounding(case.original), once(retain_grads(case.ported)), retain_grads(case.original)
+    known, ported, compiled = (
+        with_rounding(case.original),
+        quick_jit(retain_grads(case.ported)),
+        retain_grads(case.original),
+    )
     for seed in SEEDS:
         given = arguments(case, seed, "float32")
         want = known(*given)
-        for got in (ported(*given), once(compiled)(*given)):
+        for got in (ported(*given), quick_jit(compiled)(*given)):
             comparison = compare(got, want)
             assert comparison.ok, f"seed {seed}: {comparison}"
 
@@ -37,7 +41,7 @@ def test_an_honest_port_agrees_to_the_rounding_of_its_original(name):
 @pytest.mark.parametrize("mistake", costly(PLANTED, ["LayerNorm's eps in block 4", "eps outside the root in block 4"]))
 def test_a_planted_mistake_is_found_at_its_name_by_the_rounding(mistake):
     name, wrong, row = PLANTED[mistake]
-    known, ported = with_rounding(CASES[name].original), once(retain_grads(wrong))
+    known, ported = with_rounding(CASES[name].original), quick_jit(retain_grads(wrong))
     for seed in SEEDS:
         given = arguments(CASES[name], seed, "float32")
         comparison = compare(ported(*given), known(*given))
@@ -49,7 +53,7 @@ def test_a_planted_mistake_is_found_at_its_name_by_the_rounding(mistake):
 def test_an_honest_port_agrees_in_every_dtype(name, dtype):
     case = CASES[name]
     given = arguments(case, 0, dtype)
-    comparison = compare(once(retain_grads(case.ported))(*given), with_rounding(case.original)(*given))
+    comparison = compare(quick_jit(retain_grads(case.ported))(*given), with_rounding(case.original)(*given))
     assert comparison.ok, comparison
 
 
@@ -141,7 +145,7 @@ def test_every_structure_is_followed(fun):
         error = abs(np.asarray(known.values[name], np.float64) - exact.values[name])
         assert np.all(error <= known.uncertainty[name])
         assert np.all(known.uncertainty[name] <= 1e-4 * (1 + abs(exact.values[name])))
-    assert compare(once(retain_grads(fun))(x), known).ok
+    assert compare(quick_jit(retain_grads(fun))(x), known).ok
 
 
 def test_the_steps_of_a_scan_are_off_independently():

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from helpers.broken_off import broken_off
 from helpers.row_files import FORMATS, W, inputs, quantities, read, run, save
 from jaxgrad import __main__ as command
 from jaxgrad._cli import interrupts
@@ -226,15 +227,7 @@ def test_parquet_is_packed_and_in_groups_as_asked_for(compression, tmp_path):
 def test_packed_parquet_that_was_broken_off_is_computed_again_to_the_same_bytes(compression, tmp_path, monkeypatch):
     options = ("--compression", compression, "--row-group-size", 150, "--batch-size", 400)
     assert run("rows.npy", "-w", W, "-o", "want.parquet", *options) == 0
-    done, original = iter(range(2)), sys.modules["jaxgrad._evaluate.evaluate"]._write
-
-    def write(*args):
-        if next(done, None) is None:
-            raise KeyboardInterrupt
-        original(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("jaxgrad._evaluate.evaluate._write", write)
+    with broken_off(monkeypatch, after=2):
         assert run("rows.npy", "-w", W, "-o", "out.parquet", *options) == 130
     assert run("rows.npy", "-w", W, "-o", "out.parquet", *options, "--resume") == 0
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "want.parquet").read_bytes()

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.broken_off import broken_off
 from helpers.row_files import FORMATS, W, files_of, inputs, quantities, read, run, save
-from jaxgrad._evaluate import evaluate
 from jaxgrad._evaluate.output.log import Done, Log
 from jaxgrad._evaluate.output.seal import beside
 
@@ -166,15 +166,7 @@ def left(tmp_path, monkeypatch, out):
     part, log = out.with_name(f"{out.name}.part"), out.with_name(f"{out.name}.part.log")
     whole = out.read_bytes()
     out.unlink()
-    done, original = iter(range(5)), evaluate._write
-
-    def write(*args):
-        if next(done, None) is None:
-            raise KeyboardInterrupt
-        original(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("jaxgrad._evaluate.evaluate._write", write)
+    with broken_off(monkeypatch, after=5):
         assert resume(out) == 130
     return out, part, log, whole
 
