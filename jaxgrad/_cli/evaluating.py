@@ -14,6 +14,7 @@ import jax
 
 from jaxgrad._cli.interrupts import check_not_interrupted
 from jaxgrad._errors import InputError
+from jaxgrad._evaluate.carried import keys_of
 from jaxgrad._evaluate.data_sets.data_set import evaluate_data_set
 from jaxgrad._evaluate.data_sets.listing import is_data_set
 from jaxgrad._evaluate.data_sets.manifest import merge_manifests
@@ -29,7 +30,7 @@ def evaluated(arguments: argparse.Namespace, index: int, processes: int, screen:
     """Evaluates a process's share of the rows; what was done, as text or JSON."""
     if is_data_set(arguments.rows, arguments.output):
         return _data_set(arguments, index, processes, screen)
-    task = _task(arguments, arguments.rows[0], share=(index, processes))
+    task = _task(arguments, arguments.rows[0], share=(index, processes), keys=keys_of(arguments.rows)[0])
     out = shard_of(arguments.output, index, processes)
     together = processes > 1 and arguments.part is None
     if together:
@@ -52,7 +53,8 @@ def _task(arguments: argparse.Namespace, rows: str | Path, **options: Any) -> Ta
     return plan_task(
         rows, arguments.w, columns=arguments.columns, keep=arguments.keep, dtype=arguments.dtype,
         batch_size=arguments.batch_size, on_bad_row=arguments.on_bad_row, header=arguments.header,
-        limit=arguments.limit, compression=arguments.compression, row_group_size=arguments.row_group_size, **options,
+        limit=arguments.limit, compression=arguments.compression, row_group_size=arguments.row_group_size,
+        carry=arguments.carry, row_number=arguments.row_number, **options,
     )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def _data_set(arguments: argparse.Namespace, index: int, processes: int, screen:
         raise InputError("`limit` and `dry_run` are for a single file of rows, and there are several or a folder.")
     with _progress(screen, as_json=arguments.json) as progress:
         done = evaluate_data_set(
-            arguments.rows, arguments.output, lambda rows, shown: _task(arguments, rows, shown=shown),
+            arguments.rows, arguments.output, lambda rows, shown, keys: _task(arguments, rows, shown=shown, keys=keys),
             ending=arguments.format, share=(index, processes), resume=arguments.resume, overwrite=arguments.overwrite,
             progress=progress,
         )  # fmt: skip
@@ -97,7 +99,7 @@ def what_is_left(output: str, index: int, processes: int) -> str:
 
 def _plan(task: Task, out: Path, *, as_json: bool) -> str:
     planned = {
-        "rows": task.total, "inputs": task.inputs, "dtype": task.dtype.name, "columns": list(task.keep),
+        "rows": task.total, "inputs": task.inputs, "dtype": task.dtype.name, "columns": list(task.schema.names),
         "rows at a time": task.block, "out": str(out),
     }  # fmt: skip
     if as_json:
@@ -105,7 +107,7 @@ def _plan(task: Task, out: Path, *, as_json: bool) -> str:
     rows = "rows, as many as there are," if task.total is None else f"{task.total} rows"
     return (
         f'Would read {rows} of {len(task.inputs)} columns from "{task.source.path}" as {task.dtype.name}, {task.block} '
-        f"at a time, and write {len(task.keep)} columns to {out}. Nothing was written."
+        f"at a time, and write {len(task.schema.names)} columns to {out}. Nothing was written."
     )
 
 

@@ -101,6 +101,10 @@ def _add_evaluate(commands: Any) -> None:
         "--columns", metavar="NAMES", type=_list, help="the inputs' columns, as a,b or 0,1 (default: all)"
     )
     parser.add_argument("--keep", metavar="NAMES", type=_list, help="quantities to write, as f,df/dw* (default: all)")
+    carry = "columns of ROWS, or keys of its path (year=2025/), that pass through to OUT, before the quantities"
+    parser.add_argument("--carry", metavar="NAMES", type=_list, default=[], help=carry)
+    row_number = "write each row's number too, from 1 in its file, in a column of this name"
+    parser.add_argument("--row-number", metavar="NAME", help=row_number)
     parser.add_argument("--dtype", choices=DTYPES, help="compute in it (default: the rows', float32 for text)")
     ending = "of the outputs in a folder (default: that of their rows)"
     parser.add_argument("--format", choices=WRITES, help=ending)

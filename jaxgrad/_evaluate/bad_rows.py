@@ -9,11 +9,12 @@ import numpy as np
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate import source
+from jaxgrad._evaluate.carried import as_numbers
+from jaxgrad._evaluate.formats.columns import pyarrow
 from jaxgrad._evaluate.program import column
+from jaxgrad._evaluate.sink import Columns
 from jaxgrad._evaluate.task import Task
 from jaxgrad._text import short
-
-Columns = dict[str, np.ndarray[Any, Any]]
 
 FEWEST = 256  # rows of a program
 
@@ -26,6 +27,7 @@ class Block:
     x: np.ndarray[Any, Any]
     bad: np.ndarray[Any, Any]
     first_bad: str | None
+    carried: Columns
 
     def padded(self, size: int) -> np.ndarray[Any, Any]:
         """As many rows as every block has: another number would be another program."""
@@ -38,8 +40,10 @@ class Block:
 
 def checked(task: Task, start: int) -> Iterator[Block]:
     """The rows from `start` on, as arrays of the task's dtype."""
-    for chunk in source.blocks(task.source, task.positions, start, task.block):
-        columns = chunk.columns if task.stop is None else [column[: task.stop - start] for column in chunk.columns]
+    for chunk in source.blocks(task.source, task.positions, start, task.block, task.passing):
+        if task.stop is not None and start + len(chunk) > task.stop:
+            chunk, _ = source.split(chunk, task.stop - start)
+        columns = chunk.columns
         x = np.empty((len(columns[0]), len(columns)), task.dtype)
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is infinite, and bad
             for i, column in enumerate(columns):
@@ -51,10 +55,16 @@ def checked(task: Task, start: int) -> Iterator[Block]:
             first_bad = _why(task, chunk, start, int(bad[0]), int(np.flatnonzero(~finite[bad[0]])[0]))
             _refuse(task, first_bad)
             x[bad] = 0
-        yield Block(start, x, bad, first_bad)
+        yield Block(start, x, bad, first_bad, carried_of(task, chunk, start))
         start += len(x)
         if start == task.stop:
             return
+
+
+def carried_of(task: Task, chunk: source.Chunk, start: int) -> dict[str, Any]:
+    """The columns of a chunk that pass through."""
+    of_file = dict(zip(task.passing, chunk.carried, strict=True))
+    return {column.name: column.array(of_file, start, len(chunk)) for column in task.carry}
 
 
 def _refuse(task: Task, bad: str) -> None:
@@ -94,13 +104,42 @@ def columns_of(task: Task, block: Block, results: dict[str, jax.Array]) -> Colum
     views = {name: np.ascontiguousarray(view.T) if view.ndim == 2 else view for name, view in views.items()}
     columns = {name: column(views, name) for name in task.keep}
     if not len(block.bad):
-        return columns
+        return {**block.carried, **columns}
     if task.on_bad_row == "skip":
-        return {name: np.delete(whole, block.bad) for name, whole in columns.items()}
+        return without({**block.carried, **columns}, block.bad)
     columns = {name: whole.copy() for name, whole in columns.items()}
     for copy in columns.values():
         copy[block.bad] = np.nan
-    return columns
+    return {**block.carried, **columns}
+
+
+def without(columns: Columns, rows: np.ndarray[Any, Any]) -> Columns:
+    """The columns without some rows."""
+    stay = np.ones(len(next(iter(columns.values()))), bool)
+    stay[rows] = False
+    return {
+        name: c[stay] if isinstance(c, np.ndarray) else c.filter(pyarrow("pyarrow").array(stay))
+        for name, c in columns.items()
+    }
+
+
+def in_numbers(task: Task, block: Block) -> Block:
+    """The block with what it carries as arrays of NumPy's, for a format of these.
+
+    Raises:
+      InputError: a cell is missing, in a row that is not left out.
+    """
+    found = {}
+    for name, kind in task.schema.carried.items():
+        found[name], missing = as_numbers(block.carried[name], kind)
+        if task.on_bad_row == "skip":
+            missing = np.setdiff1d(missing, block.bad)
+        if len(missing):
+            raise InputError(
+                f"{task.source.place(block.start + int(missing[0]))}, column {short(name)}: it is missing, and .npy "
+                "has no place for that; expected a value. Do not carry it, or give an output of another format."
+            )
+    return replace(block, carried=found)
 
 
 def _view(array: jax.Array) -> np.ndarray[Any, Any]:

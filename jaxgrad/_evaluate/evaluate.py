@@ -4,7 +4,7 @@ One thread reads the next rows, one computes these, and one writes the last ones
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,17 @@ import numpy as np
 
 from jaxgrad._batch import threads
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.bad_rows import Block, checked, columns_of, with_overflow
+from jaxgrad._evaluate.bad_rows import Block, carried_of, checked, columns_of, in_numbers, with_overflow, without
+from jaxgrad._evaluate.carried import check_can_hold
 from jaxgrad._evaluate.files import open_sink, seal_of
 from jaxgrad._evaluate.output import skipped
+from jaxgrad._evaluate.output.log import Done
 from jaxgrad._evaluate.output.part import Part, check_may_write, difference, names, remove_left_over
 from jaxgrad._evaluate.output.seal import Seal, beside, is_unbroken
 from jaxgrad._evaluate.output.whole import InMemory, Unpublished
 from jaxgrad._evaluate.program import batched_columns
 from jaxgrad._evaluate.sink import WRITES, Columns, Sink
+from jaxgrad._evaluate.source import Chunk, blocks, split
 from jaxgrad._evaluate.task import Task
 
 logger = logging.getLogger("jaxgrad.evaluate")
@@ -73,7 +76,7 @@ def evaluate(
     if check_output(task, out, resume=resume, overwrite=overwrite):
         remove_left_over(out)
         logger.info("%s is whole already", out)
-        return Summary(out, 0, 0, len(task.keep), 0, None, 0)
+        return Summary(out, 0, 0, len(task.schema.names), 0, None, 0)
     packed = task.compression != "none"  # and as long as the numbers make it: only they would lead to where it was
     part = Part(out, task.made_of(), resume=resume, overwrite=overwrite, anew=packed)
     logger.info("%s to %s, from row %d on", task.source.path, out, sum(block.read for block in part.done))
@@ -117,6 +120,7 @@ def check_output(task: Task, out: Path, *, resume: bool, overwrite: bool) -> boo
         raise InputError(f'the output is "{out}"; expected a file that ends in {", ".join(WRITES)}.')
     if ending != ".parquet" and (task.compression != "none" or task.row_group_size is not None):
         raise InputError(f'`compression` and `row_group_size` are of .parquet files, and the output is "{out}".')
+    check_can_hold(ending, task.carry)
     _check_apart(task, out)
     if resume and not overwrite and out.is_file():
         _check_is_the_result(task, out)
@@ -150,8 +154,10 @@ def _check_is_the_result(task: Task, out: Path) -> None:
 
 def _run(task: Task, out: Path, part: Unpublished, progress: Progress) -> tuple[Summary, Seal]:
     batched = batched_columns(task.keep, len(task.positions))
-    written = [block.written for block in part.done if block.written]
-    sink = open_sink(out.suffix, part.file, task.keep, task.dtype, written, task.compression, task.row_group_size)
+    written = sum(block.written for block in part.done)
+    sink = open_sink(
+        out.suffix, part.file, task.schema, written, _earlier(task, part.done), task.compression, task.row_group_size
+    )
     earlier = sum(block.read for block in part.done)
     total = task.total
     read = earlier
@@ -159,14 +165,14 @@ def _run(task: Task, out: Path, part: Unpublished, progress: Progress) -> tuple[
     results: list[Any] = [None, None]  # one block is computed while another is written, in memory that is used again
     writing: Future[None] | None = None
     is_one_block = total is not None and total - earlier <= task.block  # threads would cost more than they save
-    rows = checked(task, task.start + earlier)
+    rows, is_npy = checked(task, task.start + earlier), out.suffix.lower() == ".npy"
     with ThreadPoolExecutor(1) as writer:
         for i, block in enumerate(rows if is_one_block else threads.ahead(rows)):
             # The first block is either full or all there is.
             x = block.padded(task.block) if i else block.padded_to_few(task.block)
             results[i % 2] = batched(x, task.weights, out=results[i % 2])
             block = with_overflow(task, block, results[i % 2]["z"])
-            columns = columns_of(task, block, results[i % 2])
+            columns = columns_of(task, in_numbers(task, block) if is_npy else block, results[i % 2])
             if writing is not None:
                 writing.result()
             if is_one_block:
@@ -182,7 +188,22 @@ def _run(task: Task, out: Path, part: Unpublished, progress: Progress) -> tuple[
     if total is not None and read != total:
         raise InputError(f'"{task.source.path}" had {total} rows, and {read} could be read; it changed meanwhile.')
     seal = part.seal(sink.close)
-    return Summary(out, read, seal.rows, len(task.keep), seal.bad, seal.first_bad, earlier), seal
+    return Summary(out, read, seal.rows, len(task.schema.names), seal.bad, seal.first_bad, earlier), seal
+
+
+def _earlier(task: Task, done: Sequence[Done]) -> Iterator[Columns]:
+    """Blocks as long as those that are whole: zeros beside what they carry."""
+    chunks = blocks(task.source, task.positions[:1], task.start, task.block, task.passing) if task.passing else None
+    start = task.start
+    for block in done:
+        zeros = np.zeros(block.read, task.dtype)
+        chunk = next(chunks, None) if chunks is not None else Chunk([zeros])
+        if chunk is None:
+            return
+        columns = carried_of(task, split(chunk, block.read)[0], start) | dict.fromkeys(task.keep, zeros)
+        if block.written:
+            yield without(columns, np.array(block.left_out, int) - start) if block.left_out else columns
+        start += block.read
 
 
 def _write(sink: Sink, part: Unpublished, columns: Columns, block: Block) -> None:

@@ -1,11 +1,8 @@
 """The file of rows to read, or of columns to write, by its ending."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.formats.arrow import ArrowSink, read_arrow, seal_of_arrow
@@ -15,18 +12,19 @@ from jaxgrad._evaluate.formats.parquet import ParquetSink, read_parquet, seal_of
 from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import BESIDE, Seal, beside, parsed
-from jaxgrad._evaluate.sink import WRITES, Sink
+from jaxgrad._evaluate.sink import WRITES, Columns, Schema, Sink
 from jaxgrad._evaluate.source import READS, RowFile, ending_of, readable
 from jaxgrad._text import short
 
 
-def open_source(path: str | Path, header: str = "auto") -> RowFile:
+def open_source(path: str | Path, header: str = "auto", *, may_be_empty: bool = False) -> RowFile:
     """Opens a .csv, .npy, .parquet or .arrow file, by its ending.
 
     Args:
       path: the file.
       header: "yes" or "no" for a .csv file whose first line has the columns' names or has not; "auto" where that is
         to be found out.
+      may_be_empty: it may have no rows.
 
     Raises:
       InputError: there is no such file, its ending is another, or it is empty, cut off or corrupt.
@@ -48,7 +46,7 @@ def open_source(path: str | Path, header: str = "auto") -> RowFile:
     twice = next((name for name, times in Counter(source.names).items() if times > 1), None)
     if twice is not None:
         raise InputError(f'"{path}" has two columns "{short(twice)}"; expected a name for each.')
-    if source.count == 0:
+    if source.count == 0 and not may_be_empty:
         raise InputError(f'"{path}" has no rows; expected at least one.')
     return source
 
@@ -76,34 +74,35 @@ def seal_of(out: Path) -> Seal:
 def open_sink(
     ending: str,
     file: Resumable,
-    names: Sequence[str],
-    dtype: np.dtype[Any],
-    written: Sequence[int],
+    schema: Schema,
+    written: int = 0,
+    earlier: Iterable[Columns] = (),
     compression: str = "none",
     row_group_size: int | None = None,
 ) -> Sink:
-    """A sink of that ending, at the end of blocks that have `written` rows each.
+    """A sink of that ending, after blocks of `written` rows in all.
+
+    `earlier` are blocks of such lengths, and of what is carried the same; it is only read where a format needs it.
 
     Raises:
       InputError: there is no such format.
     """
     match ending.lower():
         case ".npy":
-            return NpySink(file, names, dtype, written)
+            return NpySink(file, schema, written)
         case ".parquet":
-            parquet = ParquetSink(file, names, dtype, compression, row_group_size)
-            return _replayed(parquet, file, names, dtype, written)
+            return _replayed(ParquetSink(file, schema, compression, row_group_size), file, earlier)
         case ".arrow":
-            return _replayed(ArrowSink(file, names, dtype), file, names, dtype, written)
+            return _replayed(ArrowSink(file, schema), file, earlier)
         case ".csv":
-            return CsvSink(file, names, dtype, header=not written)
+            return CsvSink(file, schema, header=not written)
     raise InputError(f'the output ends in "{ending}"; expected one of {", ".join(WRITES)}.')
 
 
-def _replayed(sink: Sink, file: Resumable, names: Sequence[str], dtype: np.dtype[Any], written: Sequence[int]) -> Sink:
-    for rows in written:
-        sink.write(dict.fromkeys(names, np.zeros(rows, dtype)))
-    if written and file.tell() != file.kept:
+def _replayed(sink: Sink, file: Resumable, earlier: Iterable[Columns]) -> Sink:
+    for columns in earlier:
+        sink.write(columns)
+    if file.kept and file.tell() != file.kept:
         raise InputError(
             f"the part that is written is {file.kept} bytes long and would be {file.tell()} as this pyarrow writes it; "
             "expected the same. Give `overwrite=True` to begin anew."

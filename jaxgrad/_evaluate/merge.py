@@ -16,7 +16,7 @@ from jaxgrad._evaluate.output import skipped
 from jaxgrad._evaluate.output.part import Part, difference
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import Seal, is_unbroken
-from jaxgrad._evaluate.sink import WRITES, Columns
+from jaxgrad._evaluate.sink import WRITES, Columns, Schema
 from jaxgrad._evaluate.source import Chunk, blocks, joined, split
 
 PART = "part of the rows"
@@ -67,21 +67,20 @@ def merge(out: str | Path, *, overwrite: bool = False) -> Merged:
     shards = [_opened(path) for path in _paths(out)]
     task = _task_of_all(shards)
     left_out = _left_out(task, shards)
+    carried = _carried(task, shards[0].path)
     part = Part(out, task, resume=False, overwrite=overwrite)
     try:
         sink = open_sink(
             out.suffix,
             part.file,
-            task["keep"],
-            np.dtype(task["dtype"]),
-            [],
-            task["compression"],
-            task["row group size"],
+            Schema(carried, task["keep"], np.dtype(task["dtype"])),
+            compression=task["compression"],
+            row_group_size=task["row group size"],
         )
         if out.suffix.lower() == ".csv":
             _copy_lines(part.file, shards)
         else:
-            for columns in _columns_by_block(task, shards, left_out):
+            for columns in _columns_by_block(task, shards, left_out, len(carried)):
                 sink.write(columns)
         read, written, bad = (sum(getattr(shard.seal, key) for shard in shards) for key in ("read", "rows", "bad"))
         first_bad = next((shard.seal.first_bad for shard in shards if shard.seal.bad), None)
@@ -172,6 +171,12 @@ def _left_out(task: Mapping[str, Any], shards: Sequence[Shard]) -> np.ndarray[An
     return np.concatenate(found)
 
 
+def _carried(task: Mapping[str, Any], shard: Path) -> dict[str, Any]:
+    """The columns that pass through, and the types that they have in a shard."""
+    source = open_source(shard, "yes", may_be_empty=True)
+    return {name: source.carried_as(i) for i, (name, _) in enumerate(task["carried"])}
+
+
 def _copy_lines(file: Resumable, shards: Sequence[Shard]) -> None:
     """Copies what comes after the line of names."""
     head = file.tell()
@@ -183,10 +188,10 @@ def _copy_lines(file: Resumable, shards: Sequence[Shard]) -> None:
 
 
 def _columns_by_block(
-    task: Mapping[str, Any], shards: Sequence[Shard], left_out: np.ndarray[Any, Any]
+    task: Mapping[str, Any], shards: Sequence[Shard], left_out: np.ndarray[Any, Any], carried: int
 ) -> Iterator[Columns]:
     """The columns in the blocks in which one process would have read the rows: a format may show them."""
-    chunks, names = _chunks(shards), task["keep"]
+    chunks, names = _chunks(shards, carried), [*(name for name, _ in task["carried"]), *task["keep"]]
     waiting: list[Chunk] = []
     read, size = sum(shard.seal.read for shard in shards), task["batch size"]
     for start in range(0, read, size):
@@ -197,11 +202,11 @@ def _columns_by_block(
         if rows:
             block, rest = split(joined(waiting), rows)
             waiting = [rest]
-            yield dict(zip(names, block.columns, strict=True))
+            yield dict(zip(names, (*block.carried, *block.columns), strict=True))
 
 
-def _chunks(shards: Sequence[Shard]) -> Iterator[Chunk]:
+def _chunks(shards: Sequence[Shard], carried: int) -> Iterator[Chunk]:
     for shard in shards:
         if shard.seal.rows:
             source = open_source(shard.path)
-            yield from blocks(source, range(len(source.names)), 0, READ)
+            yield from blocks(source, range(carried, len(source.names)), 0, READ, range(carried))

@@ -11,13 +11,16 @@ import jax
 import numpy as np
 
 from jaxgrad._errors import InputError
+from jaxgrad._evaluate.carried import Carried, Key, carried_columns
 from jaxgrad._evaluate.files import open_source
+from jaxgrad._evaluate.sink import Schema
 from jaxgrad._evaluate.source import RowFile, blocks
 from jaxgrad._evaluate.weights import read_weights
 from jaxgrad._text import listed, short
 from jaxgrad.neuron._quantities import chosen
 
 BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
+CARRIED = 16  # bytes of a cell that is carried, about: text has no length of its own
 MOST = 1 << 31  # rows at a time, whatever is asked for
 ON_BAD_ROW = ("error", "skip", "nan")
 HEADER = ("auto", "yes", "no")
@@ -43,6 +46,7 @@ class Task:
       weights_file: where the weights are from, if they are from a file.
       limited: there may be less rows than up to `stop`.
       compression, row_group_size: of an output in Parquet.
+      carry: what passes through, before the quantities.
     """
 
     source: RowFile
@@ -58,6 +62,17 @@ class Task:
     limited: bool = False
     compression: str = "none"
     row_group_size: int | None = None
+    carry: tuple[Carried, ...] = ()
+
+    @property
+    def schema(self) -> Schema:
+        """The output's columns."""
+        return Schema({column.name: column.kind for column in self.carry}, self.keep, self.dtype)
+
+    @property
+    def passing(self) -> tuple[int, ...]:
+        """The positions of the source's columns that pass through."""
+        return tuple(column.position for column in self.carry if column.position is not None)
 
     @property
     def total(self) -> int | None:
@@ -81,6 +96,9 @@ class Task:
             "columns": self.inputs,
             "weights": self.weights.astype(float).tolist(),
             "keep": list(self.keep),
+            "carried": [[c.name, str(c.kind)] for c in self.carry],
+            "row number": next((c.name for c in self.carry if c.is_number), None),
+            "keys": {c.name: c.key for c in self.carry if c.position is None and not c.is_number},
             "batch size": self.block,
             "on bad row": self.on_bad_row,
             "part of the rows": [self.start, self.stop],
@@ -118,6 +136,9 @@ def plan_task(
     compression: str = "none",
     row_group_size: int | None = None,
     shown: str | None = None,
+    carry: Sequence[str] = (),
+    row_number: str | None = None,
+    keys: Mapping[str, Key] | None = None,
 ) -> Task:
     """Checks what is asked for, and finds what was left open.
 
@@ -134,26 +155,30 @@ def plan_task(
       limit: only the first rows, this many.
       compression, row_group_size: of an output in Parquet: how it is packed, and rows in a row group at most.
       shown: the name of `rows` in messages, where it is a copy.
+      carry: names of columns that pass through to the output, of keys in the rows' path, or columns' numbers.
+      row_number: a name for a column of the rows' numbers, from 1; none if None.
+      keys: that the rows' path has.
 
     Raises:
       InputError: a file cannot be read, there are not as many weights as columns and one more, a column or
-        quantity is not there.
+        quantity is not there, a column cannot be carried.
     """
     source = replace(open_source(rows, header), shown=shown)
     positions = _positions(source, columns)
     found = _dtype(source, positions, dtype)
     w, weights_file = read_weights(weights, found, [source.names[position] for position in positions])
     kept = chosen(w, keep)
+    carried = carried_columns(source, carry, row_number, keys or {}, kept)
     for name, number in {"batch_size": batch_size, "limit": limit, "row_group_size": row_group_size}.items():
         if number is not None and number < 1:
             raise InputError(f"`{name}` is {number}; expected a positive number of rows.")
-    bytes_a_row = found.itemsize * (len(positions) + len(kept))
+    bytes_a_row = found.itemsize * (len(positions) + len(kept)) + CARRIED * len(carried)
     block = min(batch_size or max(1024, 1 << ((BLOCK // bytes_a_row).bit_length() - 1)), MOST)
     start, stop = _share(source, positions, block, share, limit)
     return Task(
         source, positions, w, kept, found, block, on_bad_row, start, stop, weights_file,
         limited=limit is not None and source.count is None and share[1] == 1,
-        compression=compression, row_group_size=row_group_size,
+        compression=compression, row_group_size=row_group_size, carry=carried,
     )  # fmt: skip
 
 

@@ -204,8 +204,9 @@ def memory(rows):
 
 def test_rows_and_outputs_may_be_on_another_file_system(memory, tmp_path, rows, capsys):
     here = tmp_path / "here"
-    assert run(rows, *W, "-o", here) == 0
-    assert run("memory://bucket/rows", *W, "-o", "memory://bucket/out") == 0
+    carry = ("--carry", "year", "--row-number", "row")
+    assert run(rows, *W, "-o", here, *carry) == 0
+    assert run("memory://bucket/rows", *W, "-o", "memory://bucket/out", *carry) == 0
     there = {name.removeprefix("/bucket/out/"): memory.cat(name) for name in memory.find("/bucket/out")}
     assert there.keys() == contents(here).keys()
     assert {k: v for k, v in there.items() if k != "manifest.json"} == {
@@ -214,9 +215,9 @@ def test_rows_and_outputs_may_be_on_another_file_system(memory, tmp_path, rows, 
     assert "memory://bucket/rows/year=2024/a.npy" in there["manifest.json"].decode()
     memory.rm(f"/bucket/out/{NAMES[0]}.npy")
     capsys.readouterr()
-    assert run("memory://bucket/rows/**/*.npy", *W, "-o", "memory://bucket/out") == 2
+    assert run("memory://bucket/rows/**/*.npy", *W, "-o", "memory://bucket/out", *carry) == 2
     assert f'"memory://bucket/out/{NAMES[1]}.npy" exists, and was kept' in capsys.readouterr().err
-    assert run("memory://bucket/rows/**/*.npy", *W, "-o", "memory://bucket/out", "--resume") == 0
+    assert run("memory://bucket/rows/**/*.npy", *W, "-o", "memory://bucket/out", *carry, "--resume") == 0
     assert "2 of them earlier" in capsys.readouterr().out
     assert memory.cat(f"/bucket/out/{NAMES[0]}.npy") == contents(here)[f"{NAMES[0]}.npy"]
     assert run("memory://bucket/rows/year=2024/a.npy", *W, "-o", "memory://bucket/rows/year=2024") == 2

@@ -19,6 +19,7 @@ from jaxgrad._evaluate import files, source
 from jaxgrad._evaluate.evaluate import evaluate
 from jaxgrad._evaluate.output.log import Done
 from jaxgrad._evaluate.output.resumable import opened
+from jaxgrad._evaluate.sink import Schema
 from jaxgrad._evaluate.task import plan_task
 
 
@@ -467,12 +468,13 @@ def test_the_log_says_what_is_written(tmp_path, broken_off):
 def test_a_part_that_would_be_written_otherwise_now_is_not_gone_on_with(ending, tmp_path):
     path = tmp_path / f"out{ending}"
     file = opened(path, None)
-    sink = files.open_sink(ending, file, ["f"], np.dtype("f4"), [])
+    schema = Schema({}, ["f"], np.dtype("f4"))
+    sink = files.open_sink(ending, file, schema)
     sink.write({"f": np.ones(10, "f4")})
     file.end()
     again = opened(path, Done(10, 10, 0, path.stat().st_size, 0, None, "00000000"))
     with pytest.raises(InputError, match=r"bytes long and would be .* as this pyarrow writes it; expected the same"):
-        files.open_sink(ending, again, ["f"], np.dtype("f4"), [11])
+        files.open_sink(ending, again, schema, 11, [{"f": np.ones(11, "f4")}])
     again.end()
 
 

@@ -1,7 +1,7 @@
 """A data set: the quantities of each row of many files, a file of outputs for each of them, in one process."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from jaxgrad._errors import InputError
+from jaxgrad._evaluate.carried import Key, keys_of
 from jaxgrad._evaluate.data_sets.folder import Content, Folder, Local, folder_of
 from jaxgrad._evaluate.data_sets.listing import Listed, listed
 from jaxgrad._evaluate.data_sets.manifest import Entry, common, content, entry, name_of
@@ -26,7 +27,7 @@ PUBLISHERS = 4  # groups at a time: a disk that is waited for by several waits o
 
 
 class Plan(Protocol):
-    def __call__(self, rows: Path, shown: str) -> Task: ...
+    def __call__(self, rows: Path, shown: str, keys: Mapping[str, Key]) -> Task: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def evaluate_data_set(
     Args:
       rows: files, globs and folders, on this machine or as URLs.
       out: a folder, here or as a URL.
-      plan: what to evaluate of a file.
+      plan: what to evaluate of a file, by its path, its name in messages and the keys of its path.
       ending: of all outputs, ".parquet" or another; if None each has that of its rows.
       share: (i, n) for the i-th part of n of the files.
       resume: keep what is there and is of this task.
@@ -71,7 +72,9 @@ def evaluate_data_set(
     Raises:
       InputError: as `evaluate`; files differ in what would be computed; the output is in a folder of rows.
     """
-    files = _part(listed(rows), share)
+    every = listed(rows)
+    keys = dict(zip((file.name for file in every), keys_of([file.shown for file in every]), strict=True))
+    files = _part(every, share)
     folder = folder_of(out)
     _check_apart(files, folder, rows)
     outputs = [_name(file, ending) for file in files]
@@ -95,7 +98,7 @@ def evaluate_data_set(
         done = 0
         try:
             for file, name in zip(files, outputs, strict=True):
-                run.evaluate(file, name)
+                run.evaluate(file, name, keys[file.name])
                 done += run.entries[-1].read
                 progress(done, None)
         except InputError:
@@ -126,9 +129,9 @@ class _Run:
     _new: set[str] = field(default_factory=set)
     _publishing: list[Future[None]] = field(default_factory=list)
 
-    def evaluate(self, file: Listed, name: str) -> None:
+    def evaluate(self, file: Listed, name: str, keys: Mapping[str, Key]) -> None:
         with _in_users_words(file, self.scratch, self.folder):
-            task = self.plan(file.folder.local(file.name, self.scratch / "rows"), file.shown)
+            task = self.plan(file.folder.local(file.name, self.scratch / "rows"), file.shown, keys)
             self._check_common(file, task)
             out = self.folder.where_to_write(name, self.scratch / "out")
             if self.resume and not self.overwrite and not isinstance(self.folder, Local):

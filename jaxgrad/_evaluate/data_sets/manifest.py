@@ -12,7 +12,7 @@ from jaxgrad._evaluate.output.part import difference
 from jaxgrad._evaluate.output.seal import Seal
 from jaxgrad._files import write_whole
 
-PER_FILE = ("rows", "read as", "part of the rows")  # of a task
+PER_FILE = ("rows", "read as", "part of the rows", "keys")  # of a task
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxgrad._evaluate.formats.columns import (
     arrow_dtype,
+    carried_type,
     check_types,
     dropped,
     group_of,
@@ -19,7 +20,7 @@ from jaxgrad._evaluate.formats.columns import (
 from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import KEY
-from jaxgrad._evaluate.sink import Columns
+from jaxgrad._evaluate.sink import Columns, Schema
 from jaxgrad._evaluate.source import Chunk, RowFile
 
 MAGIC, END_OF_STREAM = b"ARROW1", b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -40,7 +41,7 @@ def read_arrow(opened: Opened) -> RowFile:
             raise ValueError("it is cut off: no mark is at its end")
         schema = ipc.open_stream(_file(opened)).schema
 
-    def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+    def chunks(positions: Sequence[int], start: int, size: int, carry: Sequence[int] = ()) -> Iterator[Chunk]:
         check_types(opened.path, [schema.field(p) for p in positions])
         first, skipped = group_of(start, sizes)
         if file is None:
@@ -49,9 +50,13 @@ def read_arrow(opened: Opened) -> RowFile:
             batches = (file.get_batch(i) for i in range(first, len(sizes)))
         for batch in dropped(map(_valid, batches), start - skipped):
             for begin in range(0, batch.num_rows, size):
-                yield of_arrow([batch.column(p).slice(begin, size) for p in positions])
+                columns = {p: batch.column(p).slice(begin, size) for p in (*positions, *carry)}
+                yield of_arrow([columns[p] for p in positions], [columns[p] for p in carry])
 
-    return RowFile(opened, tuple(schema.names), tuple(arrow_dtype(f.type) for f in schema), count, chunks)
+    dtypes = tuple(arrow_dtype(field.type) for field in schema)
+    return RowFile(
+        opened, tuple(schema.names), dtypes, count, chunks, lambda p: carried_type(opened.path, schema.field(p))
+    )
 
 
 def _file(opened: Opened) -> Any:
@@ -67,16 +72,28 @@ def _valid(batch: Any) -> Any:
 class ArrowSink:
     """The IPC file format, a record batch for each block; a last one of no rows has the seal."""
 
-    def __init__(self, file: Resumable, names: Sequence[str], dtype: np.dtype[Any]):
-        self._empty = dict.fromkeys(names, np.empty(0, dtype))
-        self._writer = pyarrow("pyarrow.ipc").new_file(file, schema_of(names, dtype))
+    def __init__(self, file: Resumable, schema: Schema):
+        self._schema = schema_of(schema)
+        self._writer = pyarrow("pyarrow.ipc").new_file(file, self._schema)
 
     def write(self, columns: Columns) -> None:
-        self._writer.write_batch(record_batch(columns))
+        self._writer.write_batch(
+            record_batch(dict(zip(columns, map(_afresh, columns.values()), strict=True)), self._schema)
+        )
 
     def close(self, seal: str) -> None:
-        self._writer.write_batch(record_batch(self._empty), custom_metadata={KEY: seal})
+        self._writer.write_batch(_no_rows(self._schema), custom_metadata={KEY: seal})
         self._writer.close()
+
+
+def _afresh(column: Any) -> Any:
+    """A column in memory of its own: of a slice, the format would hold bits of the rows beside it too."""
+    return column if isinstance(column, np.ndarray) else column.take(pyarrow("pyarrow").array(np.arange(len(column))))
+
+
+def _no_rows(schema: Any) -> Any:
+    pa = pyarrow("pyarrow")
+    return pa.record_batch([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def seal_of_arrow(path: Path) -> str | bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.sink import Columns
+from jaxgrad._evaluate.sink import Columns, Schema
 from jaxgrad._evaluate.source import Chunk
 from jaxgrad._text import short
 
@@ -82,7 +82,33 @@ def _may_be_numbers(kind: Any) -> bool:
     return arrow_dtype(kind) is not None or any(is_kind(kind) for is_kind in text)
 
 
-def of_arrow(columns: Sequence[Any]) -> Chunk:
+def carried_type(path: Path, field: Any) -> Any:
+    """The type in which a column passes through: its own, of a dictionary that of its values.
+
+    Raises:
+      InputError: there are dictionaries within it, which formats have one of in a file.
+    """
+    types = pyarrow("pyarrow").types
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    if _has_dictionary(kind):
+        raise InputError(
+            f'"{path}", column {short(field.name)}: it is of type {short(str(field.type))}, and cannot be carried; '
+            "expected a type without dictionaries in it."
+        )
+    return kind
+
+
+def _has_dictionary(kind: Any) -> bool:
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return pyarrow("pyarrow").types.is_dictionary(kind) or any(map(_has_dictionary, inner))
+
+
+def carried(column: Any) -> Any:
+    """A column as it passes through."""
+    return column.dictionary_decode() if pyarrow("pyarrow").types.is_dictionary(column.type) else column
+
+
+def of_arrow(columns: Sequence[Any], passing: Sequence[Any] = ()) -> Chunk:
     why: dict[tuple[int, int], str] = {}
     pa = pyarrow("pyarrow")
     found = []
@@ -96,7 +122,7 @@ def of_arrow(columns: Sequence[Any]) -> Chunk:
             for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).tolist():
                 why.setdefault((row, position), "is missing")
         found.append(column.to_numpy(zero_copy_only=False))
-    return Chunk(found, why)
+    return Chunk(found, why, [carried(column) for column in passing])
 
 
 def _parsed(column: Any, position: int, why: dict[tuple[int, int], str]) -> Any:
@@ -127,12 +153,25 @@ def number(text: str) -> float:
     return float(BOOLEANS.get(text.lower(), text))
 
 
-def schema_of(names: Sequence[str], dtype: np.dtype[Any]) -> Any:
+def schema_of(schema: Schema) -> Any:
+    """pyarrow's schema of an output; only what is carried may be missing."""
     pa = pyarrow("pyarrow")
-    return pa.schema([pa.field(name, pa.from_numpy_dtype(dtype), nullable=False) for name in names])
+    carried = [pa.field(name, _arrow_type(kind)) for name, kind in schema.carried.items()]
+    return pa.schema(
+        carried + [pa.field(name, pa.from_numpy_dtype(schema.dtype), nullable=False) for name in schema.kept]
+    )
 
 
-def record_batch(columns: Columns) -> Any:
+def _arrow_type(kind: Any) -> Any:
+    return pyarrow("pyarrow").from_numpy_dtype(kind) if isinstance(kind, np.dtype) else kind
+
+
+def record_batch(columns: Columns, schema: Any) -> Any:
+    """The columns, of the types of pyarrow's schema."""
     pa = pyarrow("pyarrow")
-    arrays = [pa.array(column) for column in columns.values()]
-    return pa.record_batch(arrays, schema=schema_of(list(columns), next(iter(columns.values())).dtype))
+    arrays = []
+    for name, column in columns.items():
+        array = column if isinstance(column, pa.Array) else pa.array(column)
+        kind = schema.field(name).type
+        arrays.append(array if array.type == kind else array.cast(kind))
+    return pa.record_batch(arrays, schema=schema)

@@ -7,13 +7,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
-import numpy as np
-
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.formats.columns import dropped, number, of_arrow, pyarrow, record_batch, schema_of, without_last
 from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
-from jaxgrad._evaluate.sink import Columns
+from jaxgrad._evaluate.sink import Columns, Schema
 from jaxgrad._evaluate.source import Chunk, RowFile
 from jaxgrad._text import short
 
@@ -29,14 +27,30 @@ def read_csv(opened: Opened, header: str, *, packed: bool = False) -> RowFile:
         with _unpacked(opened, packed=packed) as file:
             return line_of_record(file, row + bool(lines))
 
-    def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
-        wanted = [names[p] for p in positions]
-        batches = _batches(opened, names, wanted, lines, line_of, packed=packed)
+    def chunks(positions: Sequence[int], start: int, size: int, carry: Sequence[int] = ()) -> Iterator[Chunk]:
+        wanted = list(dict.fromkeys(names[p] for p in (*positions, *carry)))
+        # What is carried passes through to the letter: NA is no missing value there.
+        missing = [] if carry else MISSING
+        batches = _batches(opened, names, wanted, lines, line_of, packed=packed, missing=missing)
         for batch in dropped(batches, start):
             for begin in range(0, batch.num_rows, size):
-                yield of_arrow([column.slice(begin, size) for column in batch.columns])
+                columns = {name: column.slice(begin, size) for name, column in zip(wanted, batch.columns, strict=True)}
+                inputs = [columns[names[p]] for p in positions]
+                yield of_arrow(
+                    list(map(_without_missing, inputs)) if carry else inputs, [columns[names[p]] for p in carry]
+                )
 
-    return RowFile(opened, names, (None,) * len(names), None, chunks, {"header": bool(lines)}, line_of)
+    def carried_as(position: int) -> Any:
+        return pyarrow("pyarrow").string()
+
+    return RowFile(opened, names, (None,) * len(names), None, chunks, carried_as, {"header": bool(lines)}, line_of)
+
+
+def _without_missing(column: Any) -> Any:
+    """A column of text, null where it says that there is nothing."""
+    pa, compute = pyarrow("pyarrow"), pyarrow("pyarrow.compute")
+    missing = compute.is_in(column, value_set=pa.array(MISSING))
+    return compute.if_else(missing, pa.scalar(None, pa.string()), column)
 
 
 def _unpacked(opened: Opened, *, packed: bool) -> BinaryIO:
@@ -51,6 +65,7 @@ def _batches(
     line_of: Callable[[int], int],
     *,
     packed: bool,
+    missing: Sequence[str],
 ) -> Iterator[Any]:
     """The columns that are wanted, as text; `header` is how many lines the names take."""
     arrow_csv, pa = pyarrow("pyarrow.csv"), pyarrow("pyarrow")
@@ -75,8 +90,8 @@ def _batches(
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(wanted, pa.string()),
                 include_columns=list(wanted),
-                strings_can_be_null=True,
-                null_values=MISSING,
+                strings_can_be_null=bool(missing),
+                null_values=list(missing),
             ),
         )
         yield from without_last(batches, _blank_lines_at_the_end(opened, packed=packed) if len(names) > 1 else 0)
@@ -155,15 +170,16 @@ def _is_number(text: str) -> bool:
 class CsvSink:
     """A line of names, then a line for each row; as many digits as give the same number back."""
 
-    def __init__(self, file: Resumable, names: Sequence[str], dtype: np.dtype[Any], *, header: bool):
+    def __init__(self, file: Resumable, schema: Schema, *, header: bool):
         arrow_csv = pyarrow("pyarrow.csv")
+        self._schema = schema_of(schema)
         if not header:
             file.skip()
         options = arrow_csv.WriteOptions(include_header=header, quoting_style="needed")
-        self._writer = arrow_csv.CSVWriter(file, schema_of(names, dtype), write_options=options)
+        self._writer = arrow_csv.CSVWriter(file, self._schema, write_options=options)
 
     def write(self, columns: Columns) -> None:
-        self._writer.write_batch(record_batch(columns))
+        self._writer.write_batch(record_batch(columns, self._schema))
 
     def close(self, seal: str) -> None:
         self._writer.close()

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._errors import InputError
+from jaxgrad._evaluate.formats.columns import arrow_dtype
 from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
-from jaxgrad._evaluate.sink import Columns
+from jaxgrad._evaluate.sink import Columns, Schema
 from jaxgrad._evaluate.source import Chunk, RowFile
+from jaxgrad._text import short
 
 LONGEST_HEADER = 1 << 24  # bytes: a hundred thousand named columns and more
 
@@ -41,7 +43,16 @@ def read_npy(opened: Opened) -> RowFile:
         raise ValueError(f"it is {opened.size} bytes long; its header, of shape {shape}, says {expected}")
     rows = shape[0]
 
-    def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+    def carried_as(position: int) -> np.dtype[Any]:
+        kind = dtype[names[position]] if dtype.names else dtype
+        if dtypes[position] is None or kind.itemsize > 8:
+            raise InputError(
+                f'"{path}", column {short(names[position])}: it is of dtype {kind}, and cannot be carried; expected '
+                "numbers of 64 bits at most."
+            )
+        return kind.newbyteorder("=")
+
+    def chunks(positions: Sequence[int], start: int, size: int, carry: Sequence[int] = ()) -> Iterator[Chunk]:
         for p in positions:
             if dtypes[p] is None:
                 kind = dtype[names[p]] if dtype.names else dtype
@@ -51,18 +62,33 @@ def read_npy(opened: Opened) -> RowFile:
             if dtype.names or not fortran:
                 found = np.empty(count if dtype.names else (count, len(names)), dtype)
                 opened.read(found, start_of_data + first * found[:1].nbytes)
-                yield Chunk([found[names[p]] if dtype.names else found[:, p] for p in positions])
-                continue
-            columns = [np.empty(count, dtype) for _ in positions]
-            for p, column in zip(positions, columns, strict=True):
-                opened.read(column, start_of_data + (p * rows + first) * dtype.itemsize)
-            yield Chunk(columns)
+                columns = {p: found[names[p]] if dtype.names else found[:, p] for p in (*positions, *carry)}
+            else:
+                columns = {p: np.empty(count, dtype) for p in (*positions, *carry)}
+                for p, column in columns.items():
+                    opened.read(column, start_of_data + (p * rows + first) * dtype.itemsize)
+            carried = [columns[p].astype(carried_as(p)) for p in carry]
+            yield Chunk([columns[p] for p in positions], carried=carried)
 
-    return RowFile(opened, names, dtypes, rows, chunks)
+    return RowFile(opened, names, dtypes, rows, chunks, carried_as)
 
 
 def _number(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     return dtype if dtype.kind in "fiub" else None
+
+
+def kind_of_carried(kind: Any) -> np.dtype[Any]:
+    """NumPy's dtype of a type of pyarrow's.
+
+    Raises:
+      InputError: it is none of numbers.
+    """
+    if isinstance(kind, np.dtype):
+        return kind
+    found = arrow_dtype(kind)
+    if found is None:
+        raise InputError(f"it is of type {short(str(kind))}, and .npy holds numbers only")
+    return found
 
 
 INTERLEAVED = 16_384  # rows whose columns are put together at a time, in the cache
@@ -71,13 +97,14 @@ INTERLEAVED = 16_384  # rows whose columns are put together at a time, in the ca
 class NpySink:
     """A structured array: a row has a field for each column."""
 
-    def __init__(self, file: Resumable, names: Sequence[str], dtype: np.dtype[Any], written: Sequence[int]):
+    def __init__(self, file: Resumable, schema: Schema, rows: int):
         self._file = file
-        self._dtype = np.dtype([(name, dtype) for name in names])
+        carried = [(name, kind_of_carried(kind)) for name, kind in schema.carried.items()]
+        self._dtype = np.dtype(carried + [(name, schema.dtype) for name in schema.kept])
         self._block = np.empty(INTERLEAVED, self._dtype)
-        self._rows = sum(written)
+        self._rows = rows
         file.write_head(self._header(0))
-        if written:
+        if rows:
             file.skip()
 
     def _header(self, rows: int) -> bytes:

@@ -1,13 +1,13 @@
 """Parquet."""
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxgrad._evaluate.formats.columns import (
     arrow_dtype,
+    carried_type,
     check_types,
     dropped,
     group_of,
@@ -19,7 +19,7 @@ from jaxgrad._evaluate.formats.columns import (
 from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import KEY
-from jaxgrad._evaluate.sink import Columns
+from jaxgrad._evaluate.sink import Columns, Schema
 from jaxgrad._evaluate.source import Chunk, RowFile
 
 
@@ -31,16 +31,18 @@ def read_parquet(opened: Opened) -> RowFile:
     if min(groups, default=0) < 0 or sum(groups) != file.metadata.num_rows:
         raise ValueError(f"its row groups have {sum(groups)} rows, and its footer says {file.metadata.num_rows}")
 
-    def chunks(positions: Sequence[int], start: int, size: int) -> Iterator[Chunk]:
+    def chunks(positions: Sequence[int], start: int, size: int, carry: Sequence[int] = ()) -> Iterator[Chunk]:
         check_types(opened.path, [schema.field(p) for p in positions])
         first, skipped = group_of(start, groups)
-        wanted = [names[p] for p in positions]
+        wanted = list(dict.fromkeys(names[p] for p in (*positions, *carry)))
         batches = file.iter_batches(size, row_groups=list(range(first, len(groups))), columns=wanted)
         for batch in dropped(batches, start - skipped):
             order = {name: i for i, name in enumerate(batch.schema.names)}
-            yield of_arrow([batch.column(order[name]) for name in wanted])
+            columns = {p: batch.column(order[names[p]]) for p in (*positions, *carry)}
+            yield of_arrow([columns[p] for p in positions], [columns[p] for p in carry])
 
-    return RowFile(opened, names, tuple(arrow_dtype(f.type) for f in schema), sum(groups), chunks)
+    dtypes = tuple(arrow_dtype(field.type) for field in schema)
+    return RowFile(opened, names, dtypes, sum(groups), chunks, lambda p: carried_type(opened.path, schema.field(p)))
 
 
 COMPRESSIONS = ("none", "snappy", "zstd", "lz4", "gzip", "brotli")
@@ -49,25 +51,31 @@ COMPRESSIONS = ("none", "snappy", "zstd", "lz4", "gzip", "brotli")
 class ParquetSink:
     """A row group for each block, or several; no dictionary, which takes most of the time and packs no floats."""
 
-    def __init__(
-        self, file: Resumable, names: Sequence[str], dtype: np.dtype[Any], compression: str, row_group_size: int | None
-    ):
+    def __init__(self, file: Resumable, schema: Schema, compression: str, row_group_size: int | None):
         self._row_group_size = row_group_size
+        self._schema = _stored(schema_of(schema)) if schema.carried else schema_of(schema)
         self._writer = pyarrow("pyarrow.parquet").ParquetWriter(
             file,
-            schema_of(names, dtype),
+            self._schema,
             compression=compression,
             use_dictionary=False,
             write_statistics=False,  # and their length would depend on the numbers
         )
 
     def write(self, columns: Columns) -> None:
-        table = pyarrow("pyarrow").Table.from_batches([record_batch(columns)])
+        table = pyarrow("pyarrow").Table.from_batches([record_batch(columns, self._schema)])
         self._writer.write_table(table, row_group_size=max(1, self._row_group_size or table.num_rows))
 
     def close(self, seal: str) -> None:
         self._writer.add_key_value_metadata({KEY: seal})
         self._writer.close()
+
+
+def _stored(schema: Any) -> Any:
+    """A schema with the types that Parquet has for its own: it has no seconds, but milliseconds."""
+    parquet, file = pyarrow("pyarrow.parquet"), BytesIO()
+    parquet.write_table(schema.empty_table(), file)
+    return parquet.read_schema(BytesIO(file.getvalue())).remove_metadata()
 
 
 def seal_of_parquet(path: Path) -> str | bytes:
