@@ -1,9 +1,14 @@
 """The names of types that Python cannot spell out: what they stand for is said here, once."""
 
-from typing import Any, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
 import jax
 import numpy as np
+
+if TYPE_CHECKING:
+    from jax.extend.core import Primitive as Primitive
+else:  # the same class; but jax.extend imports Pallas, which takes a quarter as long as all of jaxgrad
+    Primitive = type(jax.lax.add_p)
 
 P = ParamSpec("P")  # the parameters of the user's function, which a transformed one keeps
 

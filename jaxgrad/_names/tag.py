@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from jaxgrad._errors import TagError
 from jaxgrad._names.bound import location, observe
-from jaxgrad._types import ARRAYS, Leaf, PyTree, Value
+from jaxgrad._types import ARRAYS, Leaf, Primitive, PyTree, Value
 
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.extend.core import Literal, jaxprs_in_params
 
 from jaxgrad._names.bound import Bound, observing
 from jaxgrad._types import Atom, Aval, Eqn, Jaxpr
@@ -60,7 +59,7 @@ def opened(jaxpr: Jaxpr) -> tuple[Any, Sequence[Any]]:
 
 def is_literal(atom: Atom) -> bool:
     """Is an operand or result a number that is written in the program? Any other is a variable."""
-    return isinstance(atom, Literal)
+    return hasattr(atom, "val")
 
 
 def variables(atoms: Iterable[Any], chosen: Iterable[bool]) -> set[Any]:
@@ -70,6 +69,8 @@ def variables(atoms: Iterable[Any], chosen: Iterable[bool]) -> set[Any]:
 
 def inner(eqn: Eqn) -> list[Any]:
     """The programs in the parameters of an equation, and in the attributes of the objects among them."""
+    from jax.extend.core import jaxprs_in_params  # here, for to import it takes long
+
     found = {id(body): body for body in jaxprs_in_params(eqn.params)}
     for value in eqn.params.values():
         attributes = getattr(value, "__dict__", None)

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxgrad._names.tag import added, leading
-from jaxgrad._types import PyTree, Value
+from jaxgrad._types import Primitive, PyTree, Value
 
 
 class Forced(NamedTuple):
