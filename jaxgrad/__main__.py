@@ -1,5 +1,6 @@
 """The command line: `python -m jaxgrad` and the command `jaxgrad`."""
 
+import jaxgrad._cli.startup  # noqa: F401, I001 - first: it answers for what goes wrong while the rest is imported
 import argparse
 import json
 import logging
@@ -26,7 +27,7 @@ from jaxgrad._document.load import load
 from jaxgrad._errors import InputError, JaxgradError
 from jaxgrad._evaluate.processes import join
 from jaxgrad._ledger.ledger import Ledger, ledger
-from jaxgrad._startup import open_closed_streams
+from jaxgrad._cli.startup import open_closed_streams
 from jaxgrad._text import one_line
 
 AGREE, DIFFER, CANNOT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143

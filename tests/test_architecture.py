@@ -1,6 +1,8 @@
 """The rules of the house hold, and each of them is reported where a source tree breaks it."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,23 @@ from helpers import architecture
 from helpers.architecture import RULES
 
 PACKAGE = Path(jaxgrad.__file__).parent
-INIT = '"""A package."""\n\nfrom pkg.a import f\n\n__version__ = "1"\n\n__all__ = ["__version__", "f"]\n'
+INIT = '''"""A package."""
+
+from typing import TYPE_CHECKING
+
+__version__ = "1"
+
+__all__ = ["__version__", "f"]
+
+_HOME = {"f": "a"}
+
+if TYPE_CHECKING:
+    from pkg.a import f
+else:
+
+    def __getattr__(name):
+        pass
+'''
 CYCLE, FLOOR, EQUATIONS, SRC, EXTENSION, PRINTS, IMPORTS, PUBLIC = RULES
 
 
@@ -149,12 +167,22 @@ def test_a_sound_tree_breaks_no_rule(rule, plant):
                 ("class A:\n    import pandas", "pandas"),
             ]
         ],
-        (PUBLIC, {"__init__": INIT + "import os\n"}, r"__init__\.py:8: is no public name: import os"),
-        (PUBLIC, {"__init__": INIT + "def g(): pass\n"}, r"__init__\.py:8: is no public name: def g.*"),
-        (PUBLIC, {"__init__": INIT + "x = 1\n"}, r"__init__\.py:8: is no public name: x = 1"),
-        (PUBLIC, {"__init__": INIT.replace('"f"]', '"_f"]').replace("import f", "import _f")}, ".*_f is private"),
-        (PUBLIC, {"__init__": INIT.replace(', "f"]', "]")}, ".*: f is not both imported and in __all__"),
-        (PUBLIC, {"__init__": INIT.replace("import f", "import h")}, ".*: f is not both imported and in __all__"),
+        (PUBLIC, {"__init__": INIT + "import os\n"}, r"__init__\.py:17: is no public name: import os"),
+        (PUBLIC, {"__init__": INIT + "def g(): pass\n"}, r"__init__\.py:17: is no public name: def g.*"),
+        (PUBLIC, {"__init__": INIT + "x = 1\n"}, r"__init__\.py:17: is no public name: x = 1"),
+        (PUBLIC, {"__init__": INIT + "    x = 1\n"}, r"__init__\.py:17: is no public name: x = 1"),
+        (PUBLIC, {"__init__": INIT.replace("pkg.a import f", "os import f")}, r".*:12: is no public name: from os.*"),
+        (PUBLIC, {"__init__": re.sub(r"\bf\b", "_f", INIT)}, ".*_f is private"),
+        *[
+            (PUBLIC, {"__init__": INIT.replace(old, new)}, f".*: {name} is not alike in __all__, in _HOME and .*")
+            for old, new, name in [
+                (', "f"]', "]", "f"),
+                (', "f"]', ', "f", "g"]', "g"),
+                ("import f", "import h", "f"),
+                ('{"f": "a"}', '{"f": "b"}', "f"),
+                ('{"f": "a"}', "{}", "f"),
+            ]
+        ],
     ],
 )
 def test_a_broken_rule_is_reported(rule, files, found, plant):
@@ -172,3 +200,27 @@ def test_what_is_stray_at_the_top_is_reported(tmp_path):
     (tmp_path / "notes.txt").touch()
     (tmp_path / "docs").mkdir()
     assert architecture.stray_at_top_level(tmp_path) == ["docs", "notes.txt"]
+
+
+FIRST_USE = """
+import sys
+import jaxgrad
+assert "jax" not in sys.modules
+assert set(jaxgrad.__all__) < set(dir(jaxgrad))
+import jax
+print(jax.make_jaxpr(lambda x: ([getattr(jaxgrad, name) for name in jaxgrad.__all__], x)[1])(1.0))
+print(jaxgrad.retain_grads(lambda x: jaxgrad.tag(x, "a") ** 2)(3.0).grads)
+"""
+
+
+def test_a_name_may_be_used_first_while_a_function_is_traced():
+    """Nothing of what is then imported becomes a part of the program, and JAX is not imported before."""
+    run = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, timeout=120, check=True)
+    program, grads = run.stdout.splitlines()
+    assert re.fullmatch(r"\{ lambda ; a:f32\[\]\. let\s+in \(a,\) \}", program)
+    assert "6." in grads
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'jaxgrad' has no attribute 'retain_grad'"):
+        jaxgrad.retain_grad  # noqa: B018

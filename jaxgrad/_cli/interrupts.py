@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from jaxgrad._startup import end_at_once
+from jaxgrad._cli.startup import end_at_once
 
 _raised: list[type[KeyboardInterrupt]] = []  # by a signal of the command that runs
 

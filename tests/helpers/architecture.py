@@ -8,9 +8,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 EXTENSION_API = ("jax.extend", "jax.interpreters")
-MAY_USE_EXTENSION_API = {"_names/tag.py", "_program/jaxpr.py", "_program/probe.py"}
+MAY_USE_EXTENSION_API = {"_names/tag.py", "_program/jaxpr.py", "_program/probe.py", "_types.py"}
 MAY_READ_EQUATIONS = ("_program/", "_names/tag.py")
-MAY_PRINT = {"__main__.py", "_startup.py"}
+MAY_PRINT = {"__main__.py", "_cli/startup.py"}
 MAY_BE_IMPORTED = {"jaxgrad", "jax", "jaxlib", "numpy"} | set(sys.stdlib_module_names)
 ONLY_WITH = {"pytest_plugin.py": {"pytest"}}  # loaded by what it imports, and by nothing else
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "jaxgrad", "tests", "bench"}
@@ -27,7 +27,7 @@ FLOORS = (
     {"_program", "neuron"},
     {"_names", "_graph", "_batch"},
     {"_record"},
-    {"_errors", "_files", "_startup", "_text", "_types"},
+    {"_errors", "_files", "_text", "_types"},
 )
 
 Names = Iterator[tuple[str, int]]
@@ -216,27 +216,53 @@ def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def private_or_extra_in_init(package: Path) -> list[str]:
-    """What `__init__.py` holds beside a docstring, imports of public names, `__version__` and `__all__`."""
+    """What `__init__.py` holds beside the public names, their homes and `__version__`, and where these differ."""
     tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
-    found, bound, public = [], {"__version__"}, []
+    found: list[str] = []
+    seen: dict[str, str] = {}  # by type checkers
+    home: dict[str, str] = {}  # when it runs
+    public: list[str] = []
     for statement in tree.body:
         match statement:
             case ast.Expr(value=ast.Constant(value=str())):
                 pass
-            case ast.Import(names=[ast.alias(name=module)]) if module == f"{package.name}._startup":
+            case ast.Import(names=[ast.alias(name="importlib")]) | ast.ImportFrom(module="typing"):
                 pass
-            case ast.ImportFrom(module=str(module)) if _within(module, package.name):
-                bound |= {alias.asname or alias.name for alias in statement.names}
             case ast.Assign(targets=[ast.Name(id="__version__")], value=ast.Constant(value=str())):
                 pass
-            case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List(elts=elements)):
-                public = [ast.literal_eval(element) for element in elements]
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=ast.List()):
+                public = ast.literal_eval(statement.value)
+            case ast.Assign(targets=[ast.Name(id="_HOME")], value=ast.Dict()):
+                home = ast.literal_eval(statement.value)
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                seen = {name: place for part in statement.body for name, place in _homes(part, package.name)}
+                found += [_extra(part) for part in statement.body if not list(_homes(part, package.name))]
+                found += [_extra(part) for part in statement.orelse if not _is_lookup(part)]
             case _:
-                found.append(f"__init__.py:{statement.lineno}: is no public name: {ast.unparse(statement)}")
-    private = [name for name in public if name.startswith("_") and name != "__version__"]
-    found += [f"__init__.py: {name} is private" for name in private]
-    found += [f"__init__.py: {name} is not both imported and in __all__" for name in sorted(bound ^ set(public))]
+                found.append(_extra(statement))
+    names = {*public} - {"__version__"}
+    found += [f"__init__.py: {name} is private" for name in public if name.startswith("_") and name in names]
+    found += [
+        f"__init__.py: {name} is not alike in __all__, in _HOME and among the imports"
+        for name in sorted(names | {*home} | {*seen})
+        if name not in names or home.get(name) is None or home.get(name) != seen.get(name)
+    ]
     return found
+
+
+def _homes(statement: ast.AST, package: str) -> Iterator[tuple[str, str]]:
+    """Name and module within the package of what an import statement binds."""
+    if isinstance(statement, ast.ImportFrom) and _within(statement.module or "", package):
+        module = (statement.module or "").removeprefix(package).removeprefix(".")
+        yield from ((alias.asname or alias.name, module or alias.name) for alias in statement.names)
+
+
+def _is_lookup(statement: ast.AST) -> bool:
+    return isinstance(statement, ast.FunctionDef) and statement.name in ("__getattr__", "__dir__")
+
+
+def _extra(statement: ast.stmt) -> str:
+    return f"__init__.py:{statement.lineno}: is no public name: {ast.unparse(statement)}"
 
 
 def stray_at_top_level(root: Path) -> list[str]:
@@ -255,7 +281,7 @@ RULES: dict[str, Callable[[Path], list[str]]] = {
     "each floor imports from the floors below it": arrows_that_point_up,
     "JAX's equations are read in _program and _names/tag only": reading_equations,
     "jax._src is used nowhere": lambda package: uses_of(package, "jax._src", "_src"),
-    "the extension API is used in three files": lambda package: uses_of(
+    "the extension API is used in few files": lambda package: uses_of(
         package, *EXTENSION_API, allowed=MAY_USE_EXTENSION_API
     ),
     "only the command line prints and exits": printing_or_exiting,

@@ -1,6 +1,6 @@
 """The command's first moments: what goes wrong while JAX is imported, which takes a second, is one line too.
 
-Importing `jaxgrad` in a program of one's own does nothing here.
+`__main__` imports it before all that imports JAX. In a program of one's own it does nothing.
 """
 
 import os
@@ -15,11 +15,9 @@ CANNOT, INTERRUPTED = 2, 130
 
 
 def is_the_command() -> bool:
-    """Whether this process is `python -m jaxgrad` or the script `jaxgrad`, and nothing of it has run yet."""
-    if sys.argv[:1] == ["-m"]:  # so while the module to run is looked for
-        before = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-        return before[-1:] in (["jaxgrad"], ["-mjaxgrad"], ["jaxgrad.__main__"])
-    return os.path.basename(sys.argv[0] if sys.argv else "") in ("jaxgrad", "jaxgrad.exe")
+    """Whether this process is `python -m jaxgrad` or the script `jaxgrad`."""
+    folder, program = os.path.split(sys.argv[0] if sys.argv else "")
+    return program in ("jaxgrad", "jaxgrad.exe") or (os.path.basename(folder), program) == ("jaxgrad", "__main__.py")
 
 
 def open_closed_streams() -> None:
