@@ -12,7 +12,7 @@ from jaxgrad._graph.derivative import local
 from jaxgrad._graph.formula import Formula, written
 from jaxgrad._ledger.jacobians import JacobianSpec, dependence, derivatives
 from jaxgrad._ledger.node_names import Origin, Split, argument_sources, free, size_of
-from jaxgrad._names.bound import observing
+from jaxgrad._names.bound import afresh, observing
 from jaxgrad._program.find_sites import operations, output_site, tagged
 from jaxgrad._program.formulas.formula import formulas
 from jaxgrad._program.formulas.written import argument
@@ -131,7 +131,8 @@ class LedgerPlan:
             probes = {i: self.sites[i].probe() for i in self.probed}
             with observing(self.call.refuse):
                 result, pullback, (aux, values, reached) = jax.vjp(self._whole, leaves, probes, has_aux=True)
-                leaf_bars, probe_bars = pullback(jnp.ones_like(result))
+                with afresh():
+                    leaf_bars, probe_bars = pullback(jnp.ones_like(result))
             grads = [*leaf_bars, *(self.sites[i].present(probe_bars[i]) for i in self.probed)]
             arrays = [*leaves, *(values[i] for i in self.probed), *constants]
             bars = [*grads[len(leaves) :], jnp.ones_like(result)]

@@ -3,25 +3,37 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import NamedTuple
+
+import jax
 
 Observer = Callable[[str, str, bool, bool], None]  # (name, where, is its value traced?, is it a name only?)
 
 _local = threading.local()
+_seen_by = jax.make_user_context(default_value=None)  # JAX keeps apart what it has traced under different values
 
 
 @contextmanager
-def observing(observer: Observer) -> Iterator[None]:
-    """Calls `observer` at each tag that this thread binds, until a trace inside of this one observes for itself."""
+def observing(observer: Observer, key: Hashable = None) -> Iterator[None]:
+    """Calls `observer` at each tag that this thread binds, until a trace inside of this one observes for itself.
+
+    A tag in what JAX takes from its cache is not bound: of what it traced under another key, it takes nothing.
+    """
     before = getattr(_local, "observer", None)
     _local.observer = observer
     try:
-        yield
+        with _seen_by(key):
+            yield
     finally:
         _local.observer = before
+
+
+def afresh() -> AbstractContextManager[None]:
+    """Has JAX trace anew what no observer equal to this thread's, which is hashable, has seen in such a context."""
+    return _seen_by(getattr(_local, "observer", None))  # type: ignore[no-any-return]
 
 
 def observe(name: str, where: str, traced: bool, *, names_only: bool = False) -> None:

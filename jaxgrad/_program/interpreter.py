@@ -8,12 +8,14 @@ from, so that the program is one piece from each site to the next.
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxgrad._names.bound import afresh
 from jaxgrad._names.tag import tag_p
 from jaxgrad._program.control_flow.control import Body, Probes, TagResults
 from jaxgrad._program.control_flow.parameters import is_plain, is_ref
@@ -36,6 +38,7 @@ def run(
     *,
     cut: bool = False,
     wide: Wide | None = None,
+    rules: frozenset[int] = frozenset(),
 ) -> tuple[Any, Any, TagResults]:
     """Evaluates a program with a probe at the sites.
 
@@ -45,6 +48,7 @@ def run(
       probes: index into `sites` -> probe; a site without one gets no gradient.
       cut: are the probes values, that what comes after their sites is computed from?
       wide: numbers in which to evaluate it instead of its own; there the probes are added to the values too.
+      rules: which equations of the program call derivative rules whose tags are to be seen.
 
     Returns:
       output, aux, and index into `sites` -> value, index into `sites` -> was it reached.
@@ -54,7 +58,7 @@ def run(
         for depth in range(1, len(site.path) + 1, 2):
             inside.setdefault(site.path[:depth], {})[i] = site
     join = operator.add if wide else replaced if cut else joined
-    results, found = _Run(inside, join, wide).program(program.jaxpr, program.consts, leaves, probes, ())
+    results, found = _Run(inside, join, wide, rules).program(program.jaxpr, program.consts, leaves, probes, ())
     output, aux = jax.tree.unflatten(jax.tree.structure((program.output, program.aux)), map(_array, results))
     return output, aux, found
 
@@ -67,12 +71,14 @@ class _Run:
       inside: where an equation stands -> the sites at and within it.
       join: what stands for a value that has a probe.
       wide: the numbers, if they are not the program's own.
+      rules: which equations of the outermost program call derivative rules whose tags are to be seen.
       in_jit: is it inside a `jit` that is rebuilt?
     """
 
     inside: dict[Path, dict[int, Site]]
     join: Join
     wide: Wide | None
+    rules: frozenset[int] = frozenset()
     in_jit: bool = False
 
     def program(
@@ -88,7 +94,8 @@ class _Run:
         self.join_named(named, list(env), env, probes, values)
         for i, eqn in enumerate(jaxpr.eqns):
             operands = [self.read(env, atom) for atom in eqn.invars]
-            results, (new_values, new_reached) = self.equation(eqn, operands, probes, (*path, i))
+            with afresh() if not path and i in self.rules else nullcontext():
+                results, (new_values, new_reached) = self.equation(eqn, operands, probes, (*path, i))
             values |= new_values
             reached |= new_reached
             env.update(zip(eqn.outvars, results, strict=True))

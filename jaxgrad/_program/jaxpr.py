@@ -2,11 +2,11 @@
 
     trace(fun, leaves) -> Program
 
-`find_sites` finds the tags in it, `liveness` says what depends on what, `interpreter` runs it. Only this file, `probe`
-and `tag` touch JAX's extension API.
+`find_sites` finds the tags in it, `liveness` says what depends on what, `interpreter` runs it. Only this file, `probe`,
+`rules` and `tag` touch JAX's extension API.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +37,14 @@ class Program:
     bound: Bound
 
 
-def trace(fun: Callable[..., tuple[Any, Any]], leaves: Sequence[Any]) -> Program:
-    """Traces `fun(*leaves)`, which returns (output, aux), pytrees of arrays; every error in `fun` is raised here."""
+def trace(fun: Callable[..., tuple[Any, Any]], leaves: Sequence[Any], key: Hashable = None) -> Program:
+    """Traces `fun(*leaves)`, which returns (output, aux), pytrees of arrays; every error in `fun` is raised here.
+
+    The derivative rules in the program are those that JAX has traced for this key, and for no other.
+    """
     bound = Bound()
     try:
-        with observing(bound):
+        with observing(bound, key):
             closed, (output, aux) = jax.make_jaxpr(fun, return_shape=True)(*leaves)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
         error.add_note(

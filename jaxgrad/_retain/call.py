@@ -16,10 +16,11 @@ from jaxgrad._program.find_sites import tagged
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.jaxpr import Program, trace
 from jaxgrad._program.refs import IN_REVERSE, refuse_refs
+from jaxgrad._program.rules import equations_with_rules
 from jaxgrad._program.sites import Site
 from jaxgrad._program.wide.promotion import Wide
 from jaxgrad._retain.arguments import check_scalar, differentiable, is_array, narrowed
-from jaxgrad._retain.selection import name_patterns, refusing, select, set_aside
+from jaxgrad._retain.selection import Refusing, name_patterns, select, set_aside
 from jaxgrad._types import Value
 
 
@@ -32,7 +33,8 @@ class TracedCall(NamedTuple):
       leaves: the leaves that are differentiated.
       arg_grads: a gradient for each of `leaves` -> one entry for each argument, None where there is none.
       aux: the auxiliary data's arrays -> the auxiliary data.
-      refuse: what to call at a tag that is bound as the program is differentiated.
+      rules: which of the program's equations call derivative rules, as they are differentiated.
+      refuse: what to call at a tag that is bound then.
       set_aside: name -> why it is not retained, of what `watch` has named.
       narrowed: "arg[0]" -> what was done to it, of the arguments' NumPy arrays that JAX holds in fewer bits.
     """
@@ -42,13 +44,14 @@ class TracedCall(NamedTuple):
     leaves: list[Any]
     arg_grads: Callable[[Sequence[Any]], tuple[Any, ...]]
     aux: Callable[[list[Any]], Any]
+    rules: frozenset[int]
     refuse: Observer
     set_aside: Mapping[str, str] = MappingProxyType({})
     narrowed: Mapping[str, str] = MappingProxyType({})
 
     def run(self, leaves: Sequence[Any], probes: Probes, wide: Wide | None = None) -> tuple[Any, Any, TagResults]:
         """Output, arrays of the auxiliary data, and what the tags hold, on other leaves; see `interpreter.run`."""
-        return run(self.program, self.sites, leaves, probes, wide=wide)
+        return run(self.program, self.sites, leaves, probes, wide=wide, rules=self.rules)
 
     def present(self, by_site: Mapping[int, Any]) -> dict[str, Any]:
         """Name -> stacked value or gradient, its axes in order; None where there is none."""
@@ -96,7 +99,8 @@ def trace_call(
         return output, [leaf for leaf in aux_leaves if is_array(leaf)]
 
     varied_leaves = [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in (leaves[i] for i in varied)]
-    traced = trace(flat, varied_leaves)
+    patterns = name_patterns(names)
+    traced = trace(flat, varied_leaves, ("traced for", patterns))
     refuse_refs(traced, IN_REVERSE)
     if scalar:
         check_scalar(traced.output)
@@ -105,7 +109,6 @@ def trace_call(
         by_leaf = dict(zip(varied, bars, strict=True))
         return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
 
-    patterns = name_patterns(names)
     found = tagged(traced) if choose is None else []
     return TracedCall(
         program=traced,
@@ -113,7 +116,8 @@ def trace_call(
         leaves=varied_leaves,
         arg_grads=arg_grads,
         aux=lambda aux: _with_static(aux, static_aux),
-        refuse=refusing(patterns),
+        rules=equations_with_rules(traced.jaxpr),
+        refuse=Refusing(patterns),
         set_aside={} if choose else set_aside(found, patterns, traced.bound),
         narrowed=narrowed(args, varied),
     )

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from jax import lax
 from jax.tree_util import Partial
 
 from jaxgrad._errors import TagError
-from jaxgrad._names.bound import observing
+from jaxgrad._names.bound import afresh, observing
 from jaxgrad._program.probe import Forced
 from jaxgrad._program.sites import Site
 from jaxgrad._record import Call, Record
@@ -114,7 +115,8 @@ def retain_vjp(
 
     Args:
       fun: pure function of pytrees; returns a pytree of floating-point or complex arrays.
-      *primals: its arguments.
+      *primals: its arguments. A NumPy array of float64 is narrowed as by `jax.vjp` where JAX has 64 bits switched off:
+        a record says so in its `notes`, and here there is none to say it.
       has_aux: does `fun` return a pair of the output and auxiliary data?
       names: as for `retain_grads`.
 
@@ -162,7 +164,7 @@ def _retain(planned: TracedCall, forced: Mapping[int, Forced] = MappingProxyType
         output, vjp, (aux, (values, reached)) = jax.vjp(forward, planned.leaves, probes, has_aux=True)
 
     def pull_back(vjp: Any, cotangent: Value) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        with observing(planned.refuse):
+        with observing(planned.refuse), afresh() if planned.rules else nullcontext():
             leaf_bars, probe_bars = vjp(cotangent)
         return planned.arg_grads(leaf_bars), planned.present(probe_bars)
 

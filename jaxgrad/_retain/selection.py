@@ -3,9 +3,10 @@
 import functools
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from jaxgrad._errors import TagError
-from jaxgrad._names.bound import Bound, Observer
+from jaxgrad._names.bound import Bound
 from jaxgrad._program.sites import Site, named
 from jaxgrad._text import did_you_mean
 
@@ -94,18 +95,19 @@ def _chosen(sites: Sequence[Site], names: Sequence[str] | None, bound: Bound) ->
     return [site for site in every if any(site in matched for matched in matches.values())]
 
 
-def refusing(names: Sequence[str] | None) -> Observer:
+@dataclass(frozen=True)
+class Refusing:
     """What to call at a tag that is bound as a program is differentiated: it is in a rule, and in no program."""
 
-    def refuse(name: str, where: str, traced: bool, names_only: bool) -> None:
-        if names is None or any(_glob(pattern).fullmatch(name) for pattern in names):
+    names: tuple[str, ...] | None
+
+    def __call__(self, name: str, where: str, traced: bool, names_only: bool) -> None:
+        if self.names is None or any(_glob(pattern).fullmatch(name) for pattern in self.names):
             raise TagError(
                 f'tag "{name}" ({where}) is in a derivative rule (of a custom_jvp or custom_vjp function), which is no '
                 "part of the function's own program. Tag the function's arguments or its result, or leave it out by "
                 "`names`."
             )
-
-    return refuse
 
 
 def _nothing_watched(bound: Bound) -> str:

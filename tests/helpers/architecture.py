@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 EXTENSION_API = ("jax.extend", "jax.interpreters")
-MAY_USE_EXTENSION_API = {"_names/tag.py", "_program/jaxpr.py", "_program/probe.py", "_types.py"}
+MAY_USE_EXTENSION_API = {"_names/tag.py", "_program/jaxpr.py", "_program/probe.py", "_program/rules.py", "_types.py"}
 MAY_READ_EQUATIONS = ("_program/", "_names/tag.py")
 MAY_PRINT = {"__main__.py", "_cli/startup.py"}
 MAY_BE_IMPORTED = {"jaxgrad", "jax", "jaxlib", "numpy"} | set(sys.stdlib_module_names)

@@ -17,7 +17,7 @@ import pytest
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxgrad import retain_grads, retain_vjp, tag
+from jaxgrad import TagError, retain_grads, retain_vjp, tag
 
 NAMES = ("hidden", "active", "scores")
 RATE = 0.1
@@ -329,6 +329,27 @@ def test_an_optimistix_root():
     record = retain_grads(loss)(jnp.float32(3))
     np.testing.assert_allclose(record.values["root"], 3, **CLOSE)
     np.testing.assert_allclose(record.grads["square"], 1 / 6, **CLOSE)
+
+
+def test_a_lineax_operator_that_is_a_function_with_a_tag():
+    lineax = pytest.importorskip("lineax")
+    x = np.float32([0.3, -0.7, 1.1])
+
+    def loss(a):
+        operator = lineax.FunctionLinearOperator(
+            lambda v: tag(a * v, "product"), jax.eval_shape(lambda: x), lineax.positive_semidefinite_tag
+        )
+        return jnp.sum(tag(lineax.linear_solve(operator, x, solver=lineax.CG(1e-6, 1e-6)).value, "solution"))
+
+    for _ in range(2):  # JAX has the operation in its cache the second time
+        refused = (
+            r'tag "product" \(test_clients.py:\d+\) is inside the operation "linear_solve", .* Tag its operands or'
+        )
+        with pytest.raises(TagError, match=refused):
+            retain_grads(loss)(jnp.float32(2))
+    record = retain_grads(loss, names="solution")(jnp.float32(2))
+    np.testing.assert_allclose(record.values["solution"], x / 2, **CLOSE)
+    np.testing.assert_allclose(record.arg_grads[0], -x.sum() / 4, **CLOSE)
 
 
 def test_a_numpyro_density():

@@ -1,8 +1,10 @@
 """No tag vanishes: it is in the record, or an error names it, its line and the operation that hides it."""
 
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
 
@@ -70,6 +72,7 @@ def with_jvp_rule():
     return sine
 
 
+IN_RULE = r'tag "r" \(test_lost_tags.py:\d+\) is in a derivative rule'
 RULES = {"fwd": with_vjp_rule("fwd"), "bwd": with_vjp_rule("bwd"), "jvp": with_jvp_rule()}
 
 
@@ -80,7 +83,7 @@ def test_a_tag_in_a_derivative_rule_is_an_error_and_can_be_left_out(rule, around
         return jnp.sum(tag(around(RULES[rule])(x), "y") ** 2)
 
     for _ in range(2):
-        with pytest.raises(TagError, match=r'tag "r" \(test_lost_tags.py:\d+\) is in a derivative rule'):
+        with pytest.raises(TagError, match=IN_RULE):
             retain_grads(fun)(X)
     record = retain_grads(fun, names="y")(X)
     np.testing.assert_allclose(record.grads["y"], 2 * jnp.sin(X), rtol=1e-6)  # float32, one product
@@ -94,6 +97,89 @@ def test_the_pullback_and_the_ledger_say_so_too(rule):
         retain_vjp(lambda x: tag(fun(x), "y"), X)[2](X)
     with pytest.raises(TagError, match="is in a derivative rule"):
         ledger(lambda x: jnp.sum(tag(fun(x), "y")))(X)
+
+
+@jax.jit
+def jitted_cosine(x):
+    return tag(jnp.cos(x), "r")
+
+
+def named_step(carry, x):
+    return carry, tag(jnp.cos(x), "r")
+
+
+HELPERS = {
+    "jit": (jitted_cosine, lambda f: f),
+    "scan": (lambda x: lax.scan(named_step, 0.0, x)[1], lambda f: f),
+    "nested": (jax.jit(lambda x: jax.checkpoint(jitted_cosine)(x)), jax.vmap),
+    "rule in jit": (jitted_cosine, jax.jit),
+    "rule in remat": (jitted_cosine, jax.checkpoint),
+}
+
+
+def sine_by(helper, where):
+    """A sine whose derivative rule calls a helper: in its fwd, its bwd or its jvp."""
+    if where == "jvp":
+        sine = jax.custom_jvp(jnp.sin)
+        sine.defjvp(lambda primals, tangents: (jnp.sin(*primals), helper(*primals) * tangents[0]))
+        return sine
+    sine = jax.custom_vjp(jnp.sin)
+    if where == "fwd":
+        sine.defvjp(lambda x: (jnp.sin(x), helper(x)), lambda cos, bar: (cos * bar,))
+    else:
+        sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, bar: (helper(x) * bar,))
+    return sine
+
+
+@pytest.mark.parametrize("where", ["fwd", "bwd", "jvp"])
+@pytest.mark.parametrize("helper", HELPERS)
+def test_a_tag_in_a_rule_is_refused_though_jax_has_it_in_its_cache(helper, where):
+    cosine, around = HELPERS[helper]
+    sine = around(sine_by(cosine, where))
+
+    def fun(x):
+        return jnp.sum(tag(sine(x), "y"))
+
+    jax.make_jaxpr(jax.grad(fun))(X)  # after this JAX calls neither the helper nor, in a jit, the rule
+    jax.make_jaxpr(retain_grads(fun, names="y"))(X)
+    for refused in (jax.make_jaxpr(retain_grads(fun)), ledger(fun)):
+        with pytest.raises(TagError, match=IN_RULE):
+            refused(X)
+
+
+def test_a_tag_in_a_rule_is_refused_in_an_operation_of_another_library_too():
+    # Equinox's noinline is a primitive whose own rule differentiates the function when it runs
+    sine = eqxi.noinline(sine_by(jitted_cosine, "jvp"))
+    jax.grad(lambda x: jnp.sum(sine(x)))(X)
+    with pytest.raises(TagError, match=IN_RULE):
+        retain_grads(lambda x: jnp.sum(tag(sine(x), "y")))(X)
+
+
+def test_rules_without_tags_are_left_alone():
+    """What JAX and others differentiate by rules of their own, with tags before and after it."""
+
+    def fun(x):
+        h = tag(jax.nn.relu(x) + jax.nn.softplus(x) * jax.scipy.special.logsumexp(x), "h")
+        return jnp.sum(tag(optax.safe_norm(h, 1e-3) + jax.nn.softmax(h), "y"))
+
+    jax.make_jaxpr(jax.grad(fun))(X)
+    for _ in range(2):
+        assert jax.eval_shape(lambda x: retain_grads(fun)(x).grads, X).keys() == {"h", "y"}
+
+
+def test_an_inner_derivative_in_a_rule_is_not_the_outer_ones():
+    inner = retain_grads(lambda x: jnp.sum(jnp.sin(jitted_cosine(x))))
+
+    @jax.custom_vjp
+    def cosine(x):
+        return jnp.sum(jnp.sin(jnp.cos(x)))
+
+    cosine.defvjp(lambda x: (inner(x).output, inner(x).grads["r"]), lambda r_bar, bar: (r_bar * bar,))
+    for _ in range(2):
+        record = retain_grads(lambda x: tag(cosine(x), "y"))(X)
+        assert record.names == ("y",)
+    with pytest.raises(TagError, match='tag "r"'):
+        retain_grads(lambda x: jnp.sum(tag(sine_by(jitted_cosine, "fwd")(x), "y")))(X)
 
 
 def test_a_rule_that_an_inner_derivative_has_used_is_part_of_the_program():
