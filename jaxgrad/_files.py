@@ -23,11 +23,13 @@ def write_whole(files: Mapping[Path, bytes | memoryview], new: Collection[Path] 
         with ExitStack() as stack:
             opened = []
             for path, content in files.items():
-                opened.append(stack.enter_context(staged[path].open("xb")))
-                opened[-1].write(content)
-                opened[-1].flush()
-            for file in opened:  # when all are written: the disk has the first ones by then
-                os.fsync(file.fileno())
+                opened.append(os.open(staged[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+                stack.callback(os.close, opened[-1])
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(opened[-1], rest) :]
+            for descriptor in opened:  # when all are written: the disk has the first ones by then
+                os.fsync(descriptor)
         for path, beside in staged.items():
             if path in new:
                 os.link(beside, path)

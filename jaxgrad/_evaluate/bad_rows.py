@@ -82,12 +82,12 @@ def _why(task: Task, chunk: source.Chunk, start: int, row: int, column: int) -> 
     return f"{task.source.place(start + row)}, column {short(name)}: it {chunk.why.get((row, column), what)}"
 
 
-def with_overflow(task: Task, block: Block, z: jax.Array) -> Block:
+def with_overflow(task: Task, block: Block, z: np.ndarray[Any, Any]) -> Block:
     """The block, rows that are bad for their z among those that are bad for their inputs.
 
     Each finite, inputs can have a sum that is not, or terms: then z says nothing of the row.
     """
-    overflown = np.flatnonzero(~np.isfinite(_view(z)[: len(block.x)]))
+    overflown = np.flatnonzero(~np.isfinite(z))
     if not len(overflown):
         return block
     row, first_bad = int(overflown[0]), block.first_bad
@@ -97,9 +97,19 @@ def with_overflow(task: Task, block: Block, z: jax.Array) -> Block:
     return replace(block, bad=np.union1d(block.bad, overflown), first_bad=first_bad)
 
 
-def columns_of(task: Task, block: Block, results: dict[str, jax.Array]) -> Columns:
-    """The columns of a block's rows: views, where that can be, that end with what holds them."""
-    views = {name: _view(array)[: len(block.x)] for name, array in results.items()}
+def views_of(results: dict[str, jax.Array]) -> dict[str, np.ndarray[Any, Any]]:
+    """What was computed, as NumPy's arrays: views, where that can be, that end with what holds them."""
+    return {name: _view(array) for name, array in results.items()}
+
+
+def columns_of(task: Task, block: Block, views: dict[str, np.ndarray[Any, Any]], ending: str) -> Columns:
+    """The columns of a block's rows, for an output of that ending.
+
+    Raises:
+      InputError: the output has no place for one of the cells.
+    """
+    if ending.lower() == ".npy":
+        block = _in_numbers(task, block)
     # One copy for all columns of a kind: read one by one, each would go through all of the memory.
     views = {name: np.ascontiguousarray(view.T) if view.ndim == 2 else view for name, view in views.items()}
     columns = {name: column(views, name) for name in task.keep}
@@ -123,7 +133,7 @@ def without(columns: Columns, rows: np.ndarray[Any, Any]) -> Columns:
     }
 
 
-def in_numbers(task: Task, block: Block) -> Block:
+def _in_numbers(task: Task, block: Block) -> Block:
     """The block with what it carries as arrays of NumPy's, for a format of these.
 
     Raises:

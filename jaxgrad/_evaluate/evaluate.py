@@ -15,14 +15,14 @@ import numpy as np
 
 from jaxgrad._batch import threads
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.bad_rows import Block, carried_of, checked, columns_of, in_numbers, with_overflow, without
+from jaxgrad._evaluate.bad_rows import Block, carried_of, checked, columns_of, views_of, with_overflow, without
 from jaxgrad._evaluate.carried import check_can_hold
 from jaxgrad._evaluate.files import open_sink, seal_of
 from jaxgrad._evaluate.output import skipped
 from jaxgrad._evaluate.output.log import Done
 from jaxgrad._evaluate.output.part import Part, check_may_write, difference, names, remove_left_over
 from jaxgrad._evaluate.output.seal import Seal, beside, is_unbroken
-from jaxgrad._evaluate.output.whole import InMemory, Unpublished
+from jaxgrad._evaluate.output.whole import Unpublished
 from jaxgrad._evaluate.program import batched_columns
 from jaxgrad._evaluate.sink import WRITES, Columns, Sink
 from jaxgrad._evaluate.source import Chunk, blocks, split
@@ -96,37 +96,29 @@ def evaluate(
     return summary
 
 
-def evaluate_in_memory(task: Task, out: Path) -> tuple[Seal, dict[Path, bytes | memoryview]]:
-    """The seal of a small output, and the files to write for it.
-
-    Raises:
-      InputError: as `evaluate`.
-    """
-    whole = InMemory(out, task.made_of())
-    with jax.enable_x64(task.dtype == np.float64):
-        _, seal = _run(task, out, whole, lambda done, total: None)
-    task.source.opened.check_unchanged()
-    return seal, whole.files(seal)
-
-
 def check_output(task: Task, out: Path, *, resume: bool, overwrite: bool) -> bool:
     """Whether the output is there already, whole and of this task, and may stay; nothing is written.
 
     Raises:
       InputError: the output cannot be written, or is something that is not to be written over.
     """
-    ending = out.suffix.lower()
-    if ending not in WRITES:
-        raise InputError(f'the output is "{out}"; expected a file that ends in {", ".join(WRITES)}.')
-    if ending != ".parquet" and (task.compression != "none" or task.row_group_size is not None):
-        raise InputError(f'`compression` and `row_group_size` are of .parquet files, and the output is "{out}".')
-    check_can_hold(ending, task.carry)
+    check_format(task, out)
     _check_apart(task, out)
     if resume and not overwrite and out.is_file():
         _check_is_the_result(task, out)
         return True
     check_may_write(out, resume=resume, overwrite=overwrite, lists_skipped=task.on_bad_row == "skip")
     return False
+
+
+def check_format(task: Task, out: Path) -> None:
+    """Raises an `InputError` where the output's format is none, or cannot hold what is asked for."""
+    ending = out.suffix.lower()
+    if ending not in WRITES:
+        raise InputError(f'the output is "{out}"; expected a file that ends in {", ".join(WRITES)}.')
+    if ending != ".parquet" and (task.compression != "none" or task.row_group_size is not None):
+        raise InputError(f'`compression` and `row_group_size` are of .parquet files, and the output is "{out}".')
+    check_can_hold(ending, task.carry)
 
 
 def _check_apart(task: Task, out: Path) -> None:
@@ -165,28 +157,27 @@ def _run(task: Task, out: Path, part: Unpublished, progress: Progress) -> tuple[
     results: list[Any] = [None, None]  # one block is computed while another is written, in memory that is used again
     writing: Future[None] | None = None
     is_one_block = total is not None and total - earlier <= task.block  # threads would cost more than they save
-    rows, is_npy = checked(task, task.start + earlier), out.suffix.lower() == ".npy"
+    rows = checked(task, task.start + earlier)
     with ThreadPoolExecutor(1) as writer:
         for i, block in enumerate(rows if is_one_block else threads.ahead(rows)):
             # The first block is either full or all there is.
             x = block.padded(task.block) if i else block.padded_to_few(task.block)
             results[i % 2] = batched(x, task.weights, out=results[i % 2])
-            block = with_overflow(task, block, results[i % 2]["z"])
-            columns = columns_of(task, in_numbers(task, block) if is_npy else block, results[i % 2])
+            views = {name: view[: len(block.x)] for name, view in views_of(results[i % 2]).items()}
+            block = with_overflow(task, block, views["z"])
+            columns = columns_of(task, block, views, out.suffix)
+            del views  # they hold the memory that is used again
             if writing is not None:
                 writing.result()
             if is_one_block:
-                _write(sink, part, columns, block)
+                written_to(sink, part, columns, block)
             else:
-                writing = writer.submit(_write, sink, part, columns, block)
+                writing = writer.submit(written_to, sink, part, columns, block)
             read += len(block.x)
             progress(read, total)
         if writing is not None:
             writing.result()
-    if not read:
-        raise InputError(f'"{task.source.path}" has no rows; expected at least one.')
-    if total is not None and read != total:
-        raise InputError(f'"{task.source.path}" had {total} rows, and {read} could be read; it changed meanwhile.')
+    check_count(task, read)
     seal = part.seal(sink.close)
     return Summary(out, read, seal.rows, len(task.schema.names), seal.bad, seal.first_bad, earlier), seal
 
@@ -206,7 +197,15 @@ def _earlier(task: Task, done: Sequence[Done]) -> Iterator[Columns]:
         start += block.read
 
 
-def _write(sink: Sink, part: Unpublished, columns: Columns, block: Block) -> None:
+def check_count(task: Task, read: int) -> None:
+    """Raises an `InputError` where there are no rows, or others than there were."""
+    if not read:
+        raise InputError(f'"{task.source.path}" has no rows; expected at least one.')
+    if task.total is not None and read != task.total:
+        raise InputError(f'"{task.source.path}" had {task.total} rows, and {read} could be read; it changed meanwhile.')
+
+
+def written_to(sink: Sink, part: Unpublished, columns: Columns, block: Block) -> None:
     rows = len(next(iter(columns.values())))
     if rows:
         sink.write(columns)

@@ -1,7 +1,9 @@
 """Many files of rows into a folder: each output is that of its file alone, whole or absent, and in the manifest."""
 
 import json
+import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -10,9 +12,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from helpers.row_files import FORMATS, inputs, read, run, save
+from helpers.row_files import FORMATS, files_of, inputs, read, run, save
 from jaxgrad.__main__ import main
-from jaxgrad._evaluate.data_sets import data_set
+from jaxgrad._evaluate.data_sets import data_set, together
 from jaxgrad._evaluate.data_sets.listing import listed
 
 W = ("-w", "0.5,-0.3,0.1")
@@ -123,6 +125,66 @@ def test_small_outputs_are_published_in_groups(tmp_path, rows, monkeypatch):
     assert run(rows, *W, "-o", tmp_path / "out", "--format", ".parquet") == 0
     assert published.pop() == ["manifest.json"]  # when all others are there
     assert sorted(published) == [["year=2024/a.parquet", "year=2025/a.parquet"], ["year=2025/b.parquet"]]
+
+
+def small_files(folder, count, rows):
+    """Files of few rows each, of another number each."""
+    folder.mkdir()
+    for i in range(count):
+        save(folder / f"{i:04}.npy", inputs(rows + i % 7, i))
+    return folder
+
+
+def test_many_small_files_do_not_run_out_of_open_files(tmp_path):
+    rows, (soft, hard) = small_files(tmp_path / "rows", 300, 2), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 250, hard))
+    try:
+        assert run(rows, *W, "-o", tmp_path / "out") == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert manifest(tmp_path / "out")["written"] == sum(2 + i % 7 for i in range(300))
+
+
+@pytest.mark.parametrize("ending", [".npy", ".csv"])
+def test_rows_of_several_files_are_computed_together(tmp_path, ending, monkeypatch):
+    """In blocks of as many files as fit; what overflows is found in the file that it is in."""
+    rows, computed = small_files(tmp_path / "rows", 20, 50), []
+    batched = together.batched_columns
+    monkeypatch.setattr(together, "ROWS", 256)
+    monkeypatch.setattr(
+        together, "batched_columns", lambda *a: lambda x, w: (computed.append(len(x)), batched(*a)(x, w))[1]
+    )
+    x = np.load(rows / "0007.npy").astype("f4")
+    x[3] = [3e38, -3e38]
+    save(rows / "0007.npy", x)
+    options = ["-w", "10,-10,0", "--on-bad-row", "skip", "--format", ending]
+    assert run(rows, *options, "-o", tmp_path / "out") == 0
+    assert computed == [256] * 5  # four files of 50 to 56 rows each
+    for i in (0, 7, 19):
+        alone = tmp_path / f"alone{ending}"
+        assert run(rows / f"{i:04}.npy", *options[:-2], "-o", alone, "--overwrite") == 0
+        for name in (alone.name, *files_of(alone), f"{alone.name}.skipped.csv"):
+            other = tmp_path / "out" / name.replace("alone", f"{i:04}")
+            assert other.read_bytes() == (tmp_path / name).read_bytes()
+    assert (tmp_path / "out" / f"0007{ending}.skipped.csv").read_text() == "row\n4\n"
+    assert run(rows, "-w", "10,-10,0", "-o", tmp_path / "stops") == 2
+    there = [name for name in outputs(tmp_path / "stops") if "seal" not in name]
+    assert there == [f"{i:04}.npy" for i in range(7)]  # those before it
+
+
+def test_text_of_few_rows_is_small_too(tmp_path, monkeypatch):
+    """Whose rows are counted only when it is read; what turns out to have many goes block by block."""
+    folder, large = tmp_path / "rows", []
+    folder.mkdir()
+    evaluate = data_set.evaluate
+    monkeypatch.setattr(
+        data_set, "evaluate", lambda task, *a, **k: (large.append(task.source.path.name), evaluate(task, *a, **k))
+    )
+    for name, rows in {"a": 100, "b": 300, "c": 128}.items():
+        save(folder / f"{name}.csv", inputs(rows))
+    assert run(folder, *W, "--batch-size", 128, "-o", tmp_path / "out") == 0
+    assert large == ["b.csv"]
+    assert [file["written"] for file in manifest(tmp_path / "out")["files"]] == [100, 300, 128]
 
 
 def test_parts_of_the_files_need_no_coordinator_and_their_manifests_are_joined(tmp_path, rows, capsys):

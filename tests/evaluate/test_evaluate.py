@@ -353,7 +353,7 @@ def broken_off(monkeypatch):
                 raise error
             original(sink, part, columns, block)
 
-        monkeypatch.setattr("jaxgrad._evaluate.evaluate._write", write)
+        monkeypatch.setattr("jaxgrad._evaluate.evaluate.written_to", write)
 
     return at
 

@@ -8,7 +8,7 @@ from jaxgrad._evaluate import evaluate
 @contextmanager
 def broken_off(monkeypatch, *, after):
     """What runs in it is interrupted at the block that follows the first `after`."""
-    done, original = iter(range(after)), evaluate._write
+    done, original = iter(range(after)), evaluate.written_to
 
     def write(*args):
         if next(done, None) is None:
@@ -16,5 +16,5 @@ def broken_off(monkeypatch, *, after):
         original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxgrad._evaluate.evaluate._write", write)
+        patch.setattr("jaxgrad._evaluate.evaluate.written_to", write)
         yield

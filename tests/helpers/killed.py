@@ -42,7 +42,7 @@ def evaluate_and_die(arguments, moment, compiled):
 
 
 def _die_after_block(number, seconds):
-    original, done = evaluate._write, []
+    original, done = evaluate.written_to, []
 
     def write(*args):
         original(*args)
@@ -50,7 +50,7 @@ def _die_after_block(number, seconds):
         if len(done) == number:
             threading.Timer(seconds, kill).start()
 
-    evaluate._write = write
+    evaluate.written_to = write
 
 
 def _die_at_step(owner, name, when):

@@ -1,11 +1,12 @@
 """A data set: the quantities of each row of many files, a file of outputs for each of them, in one process."""
 
+import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 from jaxgrad._errors import InputError
@@ -13,17 +14,21 @@ from jaxgrad._evaluate.carried import Key, keys_of
 from jaxgrad._evaluate.data_sets.folder import Content, Folder, Local, folder_of
 from jaxgrad._evaluate.data_sets.listing import Listed, listed
 from jaxgrad._evaluate.data_sets.manifest import Entry, common, content, entry, name_of
-from jaxgrad._evaluate.evaluate import Progress, check_output, evaluate, evaluate_in_memory
+from jaxgrad._evaluate.data_sets.together import Small, evaluate_together, is_full, read_small
+from jaxgrad._evaluate.evaluate import Progress, check_format, check_output, evaluate
 from jaxgrad._evaluate.files import seal_of
 from jaxgrad._evaluate.output.part import difference, names
-from jaxgrad._evaluate.output.seal import beside
+from jaxgrad._evaluate.output.seal import Seal, beside
 from jaxgrad._evaluate.output.skipped import beside as skipped_beside
 from jaxgrad._evaluate.sink import WRITES
 from jaxgrad._evaluate.source import ending_of
 from jaxgrad._evaluate.task import Task
 
-GROUP = 8 << 20  # bytes of small outputs that are published together
+GROUP, FILES = 8 << 20, 32  # bytes of small outputs that are published together, and files that are open at once
 PUBLISHERS = 4  # groups at a time: a disk that is waited for by several waits once
+
+
+OF_OUTPUT = re.compile(r"(\.part(\.log)?|\.seal\.json|\.skipped\.csv)$")  # that is beside it
 
 
 class Plan(Protocol):
@@ -82,10 +87,10 @@ def evaluate_data_set(
         twice = next(name for name in outputs if outputs.count(name) > 1)
         raise InputError(f'two files of rows would have the output "{twice}"; expected names apart from the ending.')
     manifest = name_of(share)
+    there = {OF_OUTPUT.sub("", name) for name in folder.names()}
     if not (resume or overwrite):
-        there = set(folder.names())
         for name in (*outputs, manifest):
-            if name in there:
+            if name in there and folder.has(name):
                 raise InputError(
                     f'"{folder.shown(name)}" exists, and was kept. Give `resume=True` to go on, `overwrite=True` to '
                     "write over it, or another folder."
@@ -94,13 +99,11 @@ def evaluate_data_set(
     if folder.has(manifest):
         folder.remove(manifest)  # until all outputs are there again
     with tempfile.TemporaryDirectory(prefix="jaxgrad-") as scratch, ThreadPoolExecutor(PUBLISHERS) as publisher:
-        run = _Run(folder, plan, Path(scratch), publisher, resume=resume, overwrite=overwrite)
-        done = 0
+        run = _Run(folder, there, plan, Path(scratch), publisher, resume=resume, overwrite=overwrite)
         try:
             for file, name in zip(files, outputs, strict=True):
                 run.evaluate(file, name, keys[file.name])
-                done += run.entries[-1].read
-                progress(done, None)
+                progress(run.read, None)
         except InputError:
             run.publish()  # what is whole stays
             raise
@@ -116,6 +119,7 @@ class _Run:
     """The files so far, and the outputs that wait for the others of their group."""
 
     folder: Folder
+    there: Collection[str]  # outputs of which there is something
     plan: Plan
     scratch: Path
     publisher: ThreadPoolExecutor
@@ -124,36 +128,71 @@ class _Run:
     task: dict[str, Any] | None = None
     first: str = ""
     entries: list[Entry] = field(default_factory=list)
+    read: int = 0
     were_whole: int = 0
+    _small: list[tuple[Listed, str, Small]] = field(default_factory=list)
     _group: dict[str, Content] = field(default_factory=dict)
     _new: set[str] = field(default_factory=set)
     _publishing: list[Future[None]] = field(default_factory=list)
 
     def evaluate(self, file: Listed, name: str, keys: Mapping[str, Key]) -> None:
-        with _in_users_words(file, self.scratch, self.folder):
+        with self._in_order(file):
             task = self.plan(file.folder.local(file.name, self.scratch / "rows"), file.shown, keys)
-            self._check_common(file, task)
+            made_of = task.made_of()
+            self._check_common(file, made_of)
             out = self.folder.where_to_write(name, self.scratch / "out")
-            if self.resume and not self.overwrite and not isinstance(self.folder, Local):
-                self._fetch(name, out)
-            is_whole = check_output(task, out, resume=self.resume, overwrite=self.overwrite)
-            is_small = task.total is not None and task.total <= task.block and not any(p.exists() for p in names(out))
-            if is_small and not is_whole:
-                seal, files = evaluate_in_memory(task, out)
-                self._add(name, {str(PurePosixPath(name).with_name(path.name)): files[path] for path in files})
+            is_whole = is_begun = False
+            if name in self.there:
+                if self.resume and not self.overwrite and not isinstance(self.folder, Local):
+                    self._fetch(name, out)
+                is_whole = check_output(task, out, resume=self.resume, overwrite=self.overwrite)
+                is_begun = is_whole or any(path.exists() for path in names(out))
             else:
-                evaluate(task, out, resume=self.resume, overwrite=self.overwrite)
-                seal = seal_of(out)
-                self.were_whole += is_whole
-                for path in (beside(out), skipped_beside(out), out) if not is_whole else ():
-                    if path.exists():
-                        self.folder.take(str(PurePosixPath(name).with_name(path.name)), path)
+                check_format(task, out)
+            small = None if is_begun else read_small(task, made_of, out)
+        if small is not None:
+            if self._small and is_full([waiting for _, _, waiting in self._small], small):
+                self._compute()
+            self._small.append((file, name, small))
+            return
+        self._compute()
+        with _in_users_words(file, self.scratch, self.folder):
+            evaluate(task, out, resume=self.resume, overwrite=self.overwrite)
+            seal = seal_of(out)
+            self.were_whole += is_whole
+            for path in (beside(out), skipped_beside(out), out) if not is_whole else ():
+                if path.exists():
+                    self.folder.take(_beside(name, path.name), path)
+        self._done(file, name, seal, task)
+
+    @contextmanager
+    def _in_order(self, file: Listed) -> Iterator[None]:
+        """What is wrong with a file is an error once the files before it are done."""
+        try:
+            with _in_users_words(file, self.scratch, self.folder):
+                yield
+        except InputError:
+            self._compute()
+            raise
+
+    def _compute(self) -> None:
+        """Computes the small files that wait."""
+        small, self._small = self._small, []
+        outputs = evaluate_together([waiting for _, _, waiting in small]) if small else iter(())
+        for file, name, waiting in small:
+            with _in_users_words(file, self.scratch, self.folder):
+                seal, files = next(outputs)
+            self._add(name, {_beside(name, path.name): files[path] for path in files})
+            self._done(file, name, seal, waiting.task)
+
+    def _done(self, file: Listed, name: str, seal: Seal, task: Task) -> None:
         self.entries.append(entry(file.shown, name, seal))
+        self.read += seal.read
         if not isinstance(file.folder, Local):
             task.source.path.unlink()
 
-    def _check_common(self, file: Listed, task: Task) -> None:
-        found = common(task.made_of())
+    def _check_common(self, file: Listed, made_of: dict[str, Any]) -> None:
+        found = common(made_of)
         if self.task is None:
             self.task, self.first = found, file.shown
         elif change := difference(self.task, found):
@@ -164,7 +203,7 @@ class _Run:
 
     def _fetch(self, name: str, out: Path) -> None:
         for path in (out, beside(out), skipped_beside(out)):
-            at = str(PurePosixPath(name).with_name(path.name))
+            at = _beside(name, path.name)
             if self.folder.has(at):
                 self.folder.local(at, self.scratch / "out")
 
@@ -172,7 +211,7 @@ class _Run:
         self._group |= files
         if not self.overwrite:
             self._new.add(name)
-        if sum(map(len, self._group.values())) > GROUP:
+        if sum(map(len, self._group.values())) > GROUP or len(self._group) > FILES:
             self._submit()
 
     def _submit(self) -> None:
@@ -187,6 +226,7 @@ class _Run:
 
     def publish(self) -> None:
         """Gives all outputs that are whole their names."""
+        self._compute()
         self._submit()
         self._wait(0)
 
@@ -199,6 +239,12 @@ def _in_users_words(file: Listed, scratch: Path, folder: Folder) -> Iterator[Non
     except InputError as error:
         text = str(error).replace(str(scratch / "rows" / file.name), file.shown)
         raise InputError(text.replace(f"{scratch / 'out'}/", folder.shown(""))) from error
+
+
+def _beside(name: str, other: str) -> str:
+    """The name of a file that is in the same folder as another."""
+    folder, slash, _ = name.rpartition("/")
+    return f"{folder}{slash}{other}"
 
 
 def _part(files: list[Listed], share: tuple[int, int]) -> list[Listed]:
@@ -226,8 +272,8 @@ def _check_apart(files: Sequence[Listed], folder: Folder, rows: Sequence[str]) -
         for text in rows:
             if Path(text).is_dir() and own.is_relative_to(Path(text).resolve()):
                 raise InputError(f'the output "{folder.path}" is in the folder of rows "{text}"; expected another.')
-        homes = {file.folder.path.resolve() for file in files if isinstance(file.folder, Local)}
-        if own in homes:
+        homes = {file.folder for file in files if isinstance(file.folder, Local)}
+        if own in {home.path.resolve() for home in homes}:
             raise InputError(f'the output "{folder.path}" is a folder of rows; expected another.')
     elif any(folder.shown("").startswith(file.folder.shown("")) for file in files):
         raise InputError(f'the output "{folder.shown("")}" is in a folder of rows; expected another.')

@@ -68,11 +68,10 @@ class Local:
         return str(self.path / name)
 
     def names(self) -> list[str]:
-        found = (
-            PurePosixPath(Path(folder, file).relative_to(self.path)).as_posix()
-            for folder, _, files in os.walk(self.path, followlinks=True)
-            for file in files
-        )
+        found: list[str] = []
+        for folder, _, files in os.walk(self.path, followlinks=True):
+            within = Path(folder).relative_to(self.path).as_posix()
+            found += files if within == "." else [f"{within}/{file}" for file in files]
         return sorted(found)
 
     def has(self, name: str) -> bool:
@@ -90,8 +89,8 @@ class Local:
         return self.path / name
 
     def publish(self, files: Mapping[str, Content], new: Collection[str]) -> None:
-        for name in files:
-            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        for folder in {(self.path / name).parent for name in files}:
+            folder.mkdir(parents=True, exist_ok=True)
         try:
             write_whole({self.path / name: files[name] for name in files}, {self.path / name for name in new})
         except FileExistsError as error:
@@ -101,8 +100,10 @@ class Local:
         (self.path / name).unlink()
 
     def where_to_write(self, name: str, scratch: Path) -> Path:
-        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        return self.path / name
+        path = self.path / name
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def take(self, name: str, path: Path) -> None:
         """It is there already."""

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,9 @@ def name_of(share: tuple[int, int]) -> str:
 
 def content(task: Mapping[str, Any], entries: Sequence[Entry]) -> bytes:
     totals = {key: sum(getattr(entry, key) for entry in entries) for key in ("read", "written", "bad")}
-    found = {"task": task, "files": [asdict(entry) for entry in entries], **totals}
-    return (json.dumps({"jaxgrad": found}, indent=1) + "\n").encode()
+    files = ",\n".join(json.dumps(vars(entry)) for entry in entries)  # a line each
+    rest = json.dumps(totals)[1:-1]
+    return f'{{"jaxgrad": {{"task": {json.dumps(task)},\n"files": [\n{files}\n],\n{rest}}}}}\n'.encode()
 
 
 def merge_manifests(out: Path, *, overwrite: bool = False) -> tuple[int, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxgrad._evaluate.sink import Columns, Schema
 from jaxgrad._evaluate.source import Chunk, RowFile
 from jaxgrad._text import short
 
+FIRST = 4096  # bytes that most headers fit in
 LONGEST_HEADER = 1 << 24  # bytes: a hundred thousand named columns and more
 
 
@@ -23,10 +25,7 @@ def read_npy(opened: Opened) -> RowFile:
     path = opened.path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that Python 2 wrote it
-        table = np.lib.format.open_memmap(opened.name, mode="r", max_header_size=LONGEST_HEADER)
-    shape, dtype, start_of_data = table.shape, table.dtype, table.offset
-    fortran = not table.flags.c_contiguous
-    del table  # the map: what is mapped and was read counts as used memory
+        shape, fortran, dtype, start_of_data = _header_of(opened)
     if dtype.names is not None and len(shape) == 1:
         names = dtype.names
         dtypes = tuple(_number(dtype[name]) for name in names)
@@ -73,6 +72,21 @@ def read_npy(opened: Opened) -> RowFile:
     return RowFile(opened, names, dtypes, rows, chunks, carried_as)
 
 
+def _header_of(opened: Opened) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether columns are in one piece, dtype, and where the data starts."""
+    head = np.empty(min(FIRST, opened.size), np.uint8)
+    opened.read(head, 0)
+    file = BytesIO(head.tobytes())
+    if np.lib.format.read_magic(file) == (1, 0) and int.from_bytes(file.getvalue()[8:10], "little") <= FIRST - 10:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=FIRST)
+        if all(type(length) is int and length >= 0 for length in shape) and not dtype.hasobject:
+            return shape, fortran, dtype, file.tell()
+    # Of another version, long, or wrong, which it says; the map is dropped at once: what is read of it would count as
+    # used memory.
+    table = np.lib.format.open_memmap(opened.name, mode="r", max_header_size=LONGEST_HEADER)
+    return table.shape, not table.flags.c_contiguous, table.dtype, table.offset
+
+
 def _number(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     return dtype if dtype.kind in "fiub" else None
 
@@ -91,6 +105,16 @@ def kind_of_carried(kind: Any) -> np.dtype[Any]:
     return found
 
 
+@lru_cache(16)  # many small files have the same one
+def _header(dtype: np.dtype[Any], rows: int) -> bytes:
+    header = BytesIO()
+    # NumPy leaves room in it for the number of rows to grow.
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows,)}
+    )
+    return header.getvalue()
+
+
 INTERLEAVED = 16_384  # rows whose columns are put together at a time, in the cache
 
 
@@ -103,17 +127,9 @@ class NpySink:
         self._dtype = np.dtype(carried + [(name, schema.dtype) for name in schema.kept])
         self._block = np.empty(INTERLEAVED, self._dtype)
         self._rows = rows
-        file.write_head(self._header(0))
+        file.write_head(_header(self._dtype, 0))
         if rows:
             file.skip()
-
-    def _header(self, rows: int) -> bytes:
-        header = BytesIO()
-        # NumPy leaves room in it for the number of rows to grow.
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (rows,)}
-        )
-        return header.getvalue()
 
     def write(self, columns: Columns) -> None:
         rows = len(next(iter(columns.values())))
@@ -125,4 +141,4 @@ class NpySink:
         self._rows += rows
 
     def close(self, seal: str) -> None:
-        self._file.rewrite_head(self._header(self._rows))
+        self._file.rewrite_head(_header(self._dtype, self._rows))

@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ class Log:
         self._write({"task": task})
 
     def note(self, done: Done) -> None:
-        self._write(asdict(done))
+        self._write(vars(done))
 
     def _write(self, record: dict[str, Any]) -> None:
         body = json.dumps(record)[:-1].encode()

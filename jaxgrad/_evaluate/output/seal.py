@@ -8,7 +8,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Seal:
     ends: str = field(default=_NONE)
 
     def text(self) -> str:
-        return json.dumps({"jaxgrad": asdict(self)})
+        return json.dumps({"jaxgrad": vars(self)})
 
     def with_ends(self, ends: bytes) -> "Seal":
         return replace(self, ends=hexadecimal(zlib.crc32(ends.replace(_ends(self.ends), _ends(_NONE)))))
