@@ -29,6 +29,39 @@ class Call:
     found: Any = None
 
 
+class Origin:
+    """The program of a traced call, without its arguments: a record that comes out of `jit` or `vmap` still knows it.
+
+    It travels as static data of the pytree. There all are equal, so that records of two programs are trees of one
+    structure and nothing is traced again. One that has come out and goes into another traced function is forgotten
+    there: else that function, traced once, would mark every record that it returns by the first one that it was given.
+
+    Attributes:
+      traced: the traced program; None where it is not known.
+      found: what was found out about its rounding, once that was asked.
+    """
+
+    def __init__(self, traced: Any = None):
+        self.traced, self._is_out = traced, False
+        self.found: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def met(self, leaf: Any) -> "Origin":
+        """The origin of a record with this leaf, which was just put together."""
+        if not isinstance(leaf, jax.core.Tracer):
+            self._is_out = True
+            return self
+        return NOWHERE if self._is_out else self
+
+
+NOWHERE = Origin()
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     r"""Values and gradients of a function's named intermediates, at one input.
@@ -80,9 +113,10 @@ class Record:
     _call: "Call | None" = field(
         default=None, repr=False
     )  # of the eager call that made it; no pytree, file or copy has it
+    _origin: Origin = field(default=NOWHERE, repr=False)  # of a traced call; no file or copy has it
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_call": None}
+        return self.__dict__ | {"_call": None, "_origin": NOWHERE}
 
     @property
     def first_nonfinite(self) -> str | None:
@@ -192,7 +226,7 @@ def _flatten(record: Record) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         record.aux,
         tuple(record.uncertainty.values()),
     )
-    known = (tuple(record.uncertainty), record.uncertainty_is_rounding)
+    known = (tuple(record.uncertainty), record.uncertainty_is_rounding, record._origin)
     return children, (record.names, tuple(record.notes.items()), tuple(record.reached), *known)
 
 
@@ -203,7 +237,7 @@ def _flatten_with_keys(record: Record) -> tuple[list[tuple[GetAttrKey, Any]], tu
 
 
 def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
-    names, notes, branch_names, known, is_rounding = static
+    names, notes, branch_names, known, is_rounding, origin = static
     output, values, grads, reached, arg_grads, aux, uncertainty = children
     record = object.__new__(Record)  # every call of a jitted function comes here: a frozen __init__ takes twice as long
     fields = {
@@ -218,6 +252,7 @@ def _unflatten(static: tuple[Any, ...], children: Iterable[Any]) -> Record:
         "uncertainty": dict(zip(known, uncertainty, strict=True)) if known else {},
         "uncertainty_is_rounding": is_rounding,
         "_call": None,
+        "_origin": origin.met(output) if origin.traced is not None else NOWHERE,
     }
     object.__setattr__(record, "__dict__", fields)
     return record

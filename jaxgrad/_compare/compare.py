@@ -1,20 +1,20 @@
 """Comparing a record with a record, a table or tensors: every verdict comes out of this one function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from jaxgrad._compare.both_nan import both_nan
 from jaxgrad._compare.causes import inputs_of
 from jaxgrad._compare.comparison import Comparison, Reference
-from jaxgrad._compare.doubt import GROSS, LENIENT, UNSURE, is_gross, is_unsure, rounding_of
+from jaxgrad._compare.doubt import Cancels, by_origins, by_rounding
 from jaxgrad._compare.entries import of_mapping, of_record
 from jaxgrad._compare.ports.pairing import paired
 from jaxgrad._compare.rows import compare_entries
 from jaxgrad._compare.snapshot import Snapshot
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._errors import InputError
-from jaxgrad._record import Call, Record
+from jaxgrad._record import Record
 from jaxgrad._types import Value
 
 
@@ -38,7 +38,10 @@ def compare(
     is known, as in a record of `with_rounding`, that takes the place of this rule: an element may be as far off as
     that and half a unit of its own, and a 0 beside another number too. An eager record of `retain_grads` remembers its
     call: where a number is off by more than half of what the rule allows, the rounding of the program is found, once,
-    which may take seconds, and decides. Where no record knows its program, three times the rule is allowed.
+    which may take seconds, and decides. A record that comes out of `jit` or `vmap` knows its program, but not its
+    arguments: three times the rule is allowed, but no array may be off, as a whole, by more than rounding has it at
+    arguments of the usual size; a 0 may stand beside another number where the program leaves nothing but rounding
+    whatever its arguments. Where no record knows its program, three times the rule is allowed.
 
     Args:
       got: what was computed.
@@ -107,32 +110,25 @@ def compare(
     if names is not None:
         found, wanted, remarks = paired(found, wanted, names)
     knows = rounding or next((r for r in sides if r.uncertainty_is_rounding), None)
-    call = next((r._call for r in sides if r._call is not None), None)
+    called = next((r for r in sides if r._call is not None), None)
+    call = None if called is None else called._call
+    origins = [r._origin for r in sides if r._origin.traced is not None]
     shows_loss = isinstance(want, Record) and bool(want.uncertainty)  # beside an oracle, rounding is what is looked for
 
-    def judged(knows: Record | None, slack: float) -> Comparison:
-        return Comparison(*compare_entries(found, wanted, replace(tolerance, slack=slack), got.names, knows))
+    def judge(slack: float = 1.0, knows: Record | None = None, cancels: Sequence[Cancels] = ()) -> Comparison:
+        allowed = replace(tolerance, slack=slack)
+        return Comparison(*compare_entries(found, wanted, allowed, got.names, knows, cancels))
 
+    more: tuple[str, ...] = ()
     if knows is not None or shows_loss or not tolerance.is_default:
-        comparison = judged(knows, 1.0)
-    elif call is None:
-        comparison = judged(None, LENIENT)
+        comparison = judge(knows=knows)
+    elif called is None or call is None:
+        comparison, more = by_origins(judge, origins)
     else:
-        comparison = judged(None, UNSURE)
-        if not comparison.ok:
-            comparison, remark = _settled(judged, call)
-            remarks = (*remarks, *remark)
+        comparison, more = by_rounding(judge, called, call)
+    remarks = (*remarks, *more)
     inputs = inputs_of(call) if call is not None and not comparison.ok else {}
     return replace(comparison, remarks=(*remarks, *both_nan(comparison)), inputs=inputs)
-
-
-def _settled(judged: Callable[[Record | None, float], Comparison], call: Call) -> tuple[Comparison, tuple[str, ...]]:
-    """What is unsure by the rule for all programs, judged by the rounding of the program where that can matter."""
-    comparison = judged(None, LENIENT)
-    if not comparison.ok and (is_gross(comparison) or not is_unsure(comparison)):
-        return comparison, (GROSS,) if is_unsure(comparison) else ()
-    knows, remark = rounding_of(call)
-    return (comparison if knows is None else judged(knows, 1.0)), (remark,)
 
 
 def _what(rounding: Value) -> str:

@@ -55,6 +55,13 @@ def label(name: str, kind: str) -> str:
     return name + {"value": "", "gradient": ".grad", "reached": ".reached"}[kind]
 
 
+def largest(entries: Entries, kind: str) -> float:
+    """The largest finite number of a kind."""
+    arrays = [entry.array for entry in entries.values() if entry.kind == kind and entry.array is not None]
+    sizes = [np.abs(array.astype(np.complex128)) for array in arrays if array.size]
+    return max((float(np.max(size[np.isfinite(size)], initial=0)) for size in sizes), default=0.0)
+
+
 def of_record(record: Record) -> Entries:
     """The entries of a record, by label."""
     arg_grads, _ = tree_flatten_with_path(record.arg_grads)

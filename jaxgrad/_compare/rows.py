@@ -1,5 +1,6 @@
 """The rows of a comparison: each entry of one side beside that of the other, and how far they may be apart."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgrad._compare import tolerance as tolerances
-from jaxgrad._compare.entries import Entries, Entry, label
+from jaxgrad._compare.entries import Entries, Entry, label, largest
 from jaxgrad._compare.tolerance import Tolerance
 from jaxgrad._record import Record
 from jaxgrad._types import Value
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,19 @@ def differences(a: Value, b: Value) -> tuple[float, float]:
 
 
 def compare_entries(
-    found: Entries, wanted: Entries, tolerance: Tolerance, tags: tuple[str, ...], knows: Record | None
+    found: Entries,
+    wanted: Entries,
+    tolerance: Tolerance,
+    tags: tuple[str, ...],
+    knows: Record | None,
+    cancels: Sequence[Mapping[str, Array]] = (),
 ) -> tuple[tuple[Row, ...], dict[str, Pair]]:
-    """A row for each entry, in the order of `found`; `knows` is a record that knows the rounding of the program."""
+    """A row for each entry, in the order of `found`.
+
+    Args:
+      knows: a record that knows the rounding of the program.
+      cancels: label -> where one of the programs leaves nothing but rounding, in one example.
+    """
     arrays = [entry.array for entry in wanted.values() if entry.array is not None]
     longest = max((size for array in arrays for size in array.shape), default=1)
     most = _most_without_a_kink(found, wanted)
@@ -79,7 +92,8 @@ def compare_entries(
         got, want = found.get(name), wanted.get(name)
         step += (got or want).kind != "reached"  # type: ignore[union-attr]
         allowed = replace(tolerance, units=tolerances.units(step, longest))
-        row, pair = _row(got, want, _with_known(allowed, knows, name, want, most))
+        allowed = _with_known(allowed, knows, name, want, most)
+        row, pair = _row(got, want, _with_cancelled(allowed, cancels, name, want, wanted))
         if pair is not None:
             pairs[name] = pair
             row = row if row.got is None else _harmless(row, pair, found)
@@ -100,9 +114,9 @@ def _most_without_a_kink(found: Entries, wanted: Entries) -> float:
     arrays = [entry.array for pair in shared for entry in pair if entry.array is not None and entry.array.size]
     floating = [array for array in arrays if jnp.issubdtype(array.dtype, jnp.inexact)]
     with np.errstate(all="ignore"):
-        largest = max((float(np.max(np.abs(array.astype(complex)))) for array in floating), default=np.inf)
+        greatest = max((float(np.max(np.abs(array.astype(complex)))) for array in floating), default=np.inf)
     unit = max((tolerances.roundoff(array.dtype) for array in floating), default=1.0)
-    return float(np.sqrt(unit)) * largest if np.isfinite(largest) else np.inf
+    return float(np.sqrt(unit)) * greatest if np.isfinite(greatest) else np.inf
 
 
 def _with_known(tolerance: Tolerance, knows: Record | None, name: str, want: Entry | None, most: float) -> Tolerance:
@@ -113,6 +127,21 @@ def _with_known(tolerance: Tolerance, knows: Record | None, name: str, want: Ent
     if knows.uncertainty_is_rounding:
         return replace(tolerance, rounding=np.minimum(known, most if want.kind == "gradient" else np.inf))
     return replace(tolerance, uncertainty=np.asarray(known))
+
+
+def _with_cancelled(
+    tolerance: Tolerance, cancels: Sequence[Mapping[str, Array]], name: str, want: Entry | None, wanted: Entries
+) -> Tolerance:
+    """The tolerance of an entry, where rounding is all that is left beside a 0: of the largest number of its kind."""
+    if want is None or want.array is None:
+        return tolerance
+    shape = want.array.shape
+    masks = [mask for each in cancels if (mask := np.asarray(each.get(name, False))).any()]
+    masks = [mask for mask in masks if mask.shape == shape[len(shape) - mask.ndim :]]
+    if not masks:
+        return tolerance
+    limit = tolerance.slack * tolerance.units * tolerances.roundoff(want.array.dtype) * largest(wanted, want.kind)
+    return replace(tolerance, cancelled=limit * np.any([np.broadcast_to(mask, shape) for mask in masks], axis=0))
 
 
 def _order(found: Entries, wanted: Entries, tags: tuple[str, ...]) -> list[str]:

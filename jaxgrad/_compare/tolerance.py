@@ -47,6 +47,7 @@ class Tolerance:
       ulp, rtol, atol: what the user allows in its place: `ulp` steps, or `atol + rtol * abs(want)`.
       uncertainty: how far `want` itself may be off: an array of its shape, or one number.
       slack: how many times that is allowed, 0s aside, where the rule for all programs is not sure of itself.
+      cancelled: how large a number beside a 0 may be, an array, where rounding is all that the program leaves there.
       rounding: how far the program's own rounding may have an element off, in place of `units`; None if not known.
     """
 
@@ -57,6 +58,7 @@ class Tolerance:
     uncertainty: Any = 0.0
     rounding: Any = None
     slack: float = 1.0
+    cancelled: Any = None
 
     @property
     def is_default(self) -> bool:
@@ -120,7 +122,9 @@ def _scored(got: Array, want: Array, tolerance: Tolerance) -> Iterator[tuple[int
             others = (float(_largest(_widened(_cast(flat_want[i:j], got.dtype)))) for i, j in rest)
             largest = max((float(_largest(w)), *others))
         scale = np.repeat(np.sqrt(_largest(w.reshape(-1, row))) * np.sqrt(largest), row) if row else largest
-        yield start, _scores(g, w, got.dtype, tolerance, uncertainty[start:stop] if spread else uncertainty, scale)
+        cancelled = 0.0 if tolerance.cancelled is None else tolerance.cancelled.reshape(-1)[start:stop]
+        within = uncertainty[start:stop] if spread else uncertainty
+        yield start, _scores(g, w, got.dtype, tolerance, within, scale, cancelled)
 
 
 def _blocks(size: int, row: int) -> Iterator[tuple[int, int]]:
@@ -151,7 +155,9 @@ def _largest(rows: Array) -> Array:
     return np.asarray(largest)
 
 
-def _scores(g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty: Value, scale: Value) -> Array:
+def _scores(
+    g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty: Value, scale: Value, cancelled: Value
+) -> Array:
     """How many times its tolerance each element is off: above 1 is too far; equal ones and NaN beside NaN are 0."""
     with np.errstate(all="ignore"):
         off = np.abs(g - w)
@@ -166,7 +172,7 @@ def _scores(g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty:
         equal = (g[odd] == w[odd]) | (np.isnan(g[odd]) & np.isnan(w[odd]))
         scores[odd] = np.where(equal, 0, np.where(scores[odd] > 1, scores[odd], np.inf))
         if tolerance.is_default and tolerance.rounding is None:
-            _no_false_zero(scores, g, w, dtype, tolerance, uncertainty, scale)
+            _no_false_zero(scores, g, w, dtype, uncertainty, scale, cancelled)
         elif tolerance.ulp is not None:
             distance = steps(g, w, dtype)
             scores = np.asarray(np.minimum(scores, np.where(distance <= tolerance.ulp, 0, distance + 1)))
@@ -189,9 +195,9 @@ def _quantum(dtype: DType) -> float:
 
 
 def _no_false_zero(
-    scores: Array, g: Array, w: Array, dtype: DType, tolerance: Tolerance, uncertainty: Value, scale: Value
+    scores: Array, g: Array, w: Array, dtype: DType, uncertainty: Value, scale: Value, cancelled: Value
 ) -> None:
-    """Marks each 0 beside another number as infinitely far, unless underflow, `uncertainty` or 16 bits explain it."""
+    """Marks each 0 beside another number as infinitely far, unless underflow, 16 bits or what is known explain it."""
     alone = np.flatnonzero((g == 0) != (w == 0))
     if not alone.size:
         return
@@ -201,6 +207,8 @@ def _no_false_zero(
         unit = roundoff(dtype) * (scale[alone] if np.ndim(scale) else scale)
         explained |= (other >= _COARSE * unit) & (scores[alone] <= 1)
     scores[alone[~explained]] = np.inf
+    if np.ndim(cancelled):
+        scores[alone[other <= cancelled[alone]]] = 0
 
 
 def steps(g: Array, w: Array, dtype: DType) -> Array:

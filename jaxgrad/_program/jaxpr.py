@@ -60,6 +60,13 @@ def opened(jaxpr: Jaxpr) -> tuple[Any, Sequence[Any]]:
     return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 
+def evaluated(closed: Jaxpr) -> Callable[..., list[Any]]:
+    """A closed jaxpr as a function of its arguments, to its results."""
+    from jax.extend.core import jaxpr_as_fun
+
+    return jaxpr_as_fun(closed)  # type: ignore[no-any-return]
+
+
 def is_literal(atom: Atom) -> bool:
     """Is an operand or result a number that is written in the program? Any other is a variable."""
     return hasattr(atom, "val")

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -53,6 +54,11 @@ class TracedCall(NamedTuple):
         """Output, arrays of the auxiliary data, and what the tags hold, on other leaves; see `interpreter.run`."""
         return run(self.program, self.sites, leaves, probes, wide=wide, rules=self.rules)
 
+    def without_numbers(self) -> "TracedCall":
+        """The same, its arguments and what is traced of its constants replaced by their types."""
+        consts = [_type(c) if isinstance(c, jax.core.Tracer) else c for c in self.program.consts]
+        return self._replace(program=replace(self.program, consts=consts), leaves=list(map(_type, self.leaves)))
+
     def present(self, by_site: Mapping[int, Any]) -> dict[str, Any]:
         """Name -> stacked value or gradient, its axes in order; None where there is none."""
         return {site.name: site.present(by_site[i]) if i in by_site else None for i, site in enumerate(self.sites)}
@@ -98,6 +104,7 @@ def trace_call(
         static_aux.update((i, leaf) for i, leaf in enumerate(aux_leaves) if not is_array(leaf))
         return output, [leaf for leaf in aux_leaves if is_array(leaf)]
 
+    n_leaves = len(leaves)  # not the leaves: what is kept of the call below may outlive them
     varied_leaves = [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in (leaves[i] for i in varied)]
     patterns = name_patterns(names)
     traced = trace(flat, varied_leaves, ("traced for", patterns))
@@ -107,7 +114,7 @@ def trace_call(
 
     def arg_grads(bars: Sequence[Any]) -> tuple[Any, ...]:
         by_leaf = dict(zip(varied, bars, strict=True))
-        return tree_unflatten(structure, [by_leaf.get(i) for i in range(len(leaves))])  # type: ignore[no-any-return]
+        return tree_unflatten(structure, [by_leaf.get(i) for i in range(n_leaves)])  # type: ignore[no-any-return]
 
     found = tagged(traced) if choose is None else []
     return TracedCall(
@@ -121,6 +128,10 @@ def trace_call(
         set_aside={} if choose else set_aside(found, patterns, traced.bound),
         narrowed=narrowed(args, varied),
     )
+
+
+def _type(leaf: Value) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def _pair(result: Value) -> tuple[Any, Any]:

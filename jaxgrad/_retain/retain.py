@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from jaxgrad._errors import TagError
 from jaxgrad._names.bound import afresh, observing
 from jaxgrad._program.probe import Forced
 from jaxgrad._program.sites import Site
-from jaxgrad._record import Call, Record
+from jaxgrad._record import Call, Origin, Record
 from jaxgrad._retain.call import TracedCall, trace_call
 from jaxgrad._retain.forced import references
 from jaxgrad._retain.selection import name_patterns
@@ -88,19 +89,10 @@ def retain_grads(
     @functools.wraps(fun, assigned=("__module__", "__name__", "__qualname__"), updated=())
     def with_grads(*args: P.args, **kwargs: P.kwargs) -> Record:
         planned = trace_call(fun, args, kwargs, argnums=argnums, has_aux=has_aux, names=patterns)
-        retained = _retain(planned, {} if forced is None else references(planned.sites, forced, pairs))
-        arg_grads, grads = retained.pullback(_one(retained.output))
-        return Record(
-            output=retained.output,
-            names=tuple(retained.values),
-            values=retained.values,
-            grads=grads,
-            arg_grads=arg_grads,
-            notes=retained.notes,
-            reached=retained.reached,
-            aux=retained.aux,
-            _call=_call(retained.output, fun, args, kwargs, **options),
-        )
+        record = record_of(planned, {} if forced is None else references(planned.sites, forced, pairs))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((record.output, args, kwargs))):
+            return replace(record, _origin=Origin(planned.without_numbers() if forced is None else None))
+        return replace(record, _call=Call(fun, args, kwargs, options))
 
     return with_grads
 
@@ -139,6 +131,22 @@ def retain_vjp(
     retained = _retain(trace_call(fun, primals, {}, has_aux=has_aux, names=names, scalar=False))
     found = retained.output, retained.values, retained.pullback
     return (*found, retained.aux) if has_aux else found
+
+
+def record_of(planned: TracedCall, forced: Mapping[int, Forced] = MappingProxyType({})) -> Record:
+    """The record of a traced call."""
+    retained = _retain(planned, forced)
+    arg_grads, grads = retained.pullback(_one(retained.output))
+    return Record(
+        output=retained.output,
+        names=tuple(retained.values),
+        values=retained.values,
+        grads=grads,
+        arg_grads=arg_grads,
+        notes=retained.notes,
+        reached=retained.reached,
+        aux=retained.aux,
+    )
 
 
 class _Retained(NamedTuple):
@@ -187,14 +195,6 @@ def _probes(sites: Sequence[Site]) -> dict[int, Any]:
             kind = site.lead, site.aval, site.manual
             probes[i] = made[kind] if kind in made else made.setdefault(kind, site.probe())
     return probes
-
-
-def _call(
-    output: Value, fun: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], **options: Any
-) -> Call | None:
-    """The call, where its arguments and its output are numbers; None in jit, vmap and grad."""
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((output, args, kwargs)))
-    return None if traced else Call(fun, args, kwargs, options)
 
 
 def _one(output: PyTree) -> Any:

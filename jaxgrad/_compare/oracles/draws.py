@@ -1,0 +1,123 @@
+"""Draws of the rounding errors of a retained program: how far they spread each of its numbers."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import tree_unflatten
+
+from jaxgrad._compare.tolerance import roundoff
+from jaxgrad._program.jaxpr import evaluated, opened
+from jaxgrad._program.quick_jit import quick_jit
+from jaxgrad._program.wide.perturbed import Perturbed, key, largest
+from jaxgrad._record import NOWHERE, Record
+from jaxgrad._types import Jaxpr, Value
+
+Array = np.ndarray[Any, Any]
+
+_AMPLITUDE = 4.0  # roundings are drawn so many times as large, so that a kink nearby is met, and divided by it again
+_NEIGHBOURS = 2.0  # draws that the mean of a row counts for: the spread of a few draws alone is now and then too small
+_MOST = 3.0  # times its own spread that a number gets from its row: a small one is not as far off as a large one
+_SPARE = 50_021  # random numbers more than the largest array has, so that each operation starts at another one
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """A traced function of arrays that returns a record; `jax.jit` knows it again by its text and its constants.
+
+    Attributes:
+      closed: the function as it was traced.
+      structure: of the record, without auxiliary data.
+      coarsest: the largest unit among the dtypes of what is retained: what is cast lower is cast by mistake.
+    """
+
+    closed: Any
+    structure: Any
+    coarsest: float
+
+    @functools.cached_property
+    def key(self) -> Any:
+        return key(self.jaxpr), self.coarsest
+
+    @property
+    def jaxpr(self) -> Jaxpr:
+        return opened(self.closed)[0]
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Followed) and self.key == other.key
+
+    @functools.cached_property
+    def run(self) -> Callable[..., Record]:
+        """The function itself, compiled."""
+        flat: Callable[..., list[Any]] = quick_jit(evaluated(self.closed))
+        return lambda *given: self.record(jax.device_get(flat(*given)))
+
+    def record(self, leaves: Sequence[Any]) -> Record:
+        record: Record = tree_unflatten(self.structure, leaves)
+        return replace(record, _origin=NOWHERE)
+
+    def draws(self, given: Sequence[Array], samples: int) -> tuple[Record, Record]:
+        """The mean of each number over the draws, in its own dtype, and its spread."""
+        noise = _noise(samples, largest(self.jaxpr) + _SPARE)
+        with jax.enable_x64(True):
+            found = jax.device_get(_drawn(self, list(opened(self.closed)[1]), list(given), noise))
+        with np.errstate(all="ignore"):
+            means = [mean.astype(aval.dtype) for (mean, _), aval in zip(found, self.closed.out_avals, strict=True)]
+        return self.record(means), self.record([spread for _, spread in found])
+
+
+def follow(retained: Callable[..., Record], given: Sequence[Any]) -> Followed:
+    """Traces a function of arrays that returns a record."""
+    closed, shape = jax.make_jaxpr(lambda *arrays: replace(retained(*arrays), aux=None), return_shape=True)(*given)
+    coarsest = max((roundoff(leaf.dtype) for leaf in jax.tree.leaves(shape)), default=0.0)
+    return Followed(closed, jax.tree.structure(shape), coarsest)
+
+
+@functools.lru_cache(maxsize=2)
+def _noise(samples: int, size: int) -> jax.Array:
+    """Random numbers of the amplitude, a row for each draw."""
+    noise = np.random.default_rng(7).uniform(-_AMPLITUDE, _AMPLITUDE, (samples, size))
+    return jnp.asarray(noise, jnp.float32)
+
+
+def _draw(program: Followed, consts: list[Any], given: list[Any], noise: Value) -> list[tuple[Value, Value]]:
+    """The mean and the spread of each result over the rows of `noise`."""
+
+    def evaluate(row: Value) -> list[Any]:
+        def draw(number: int, shape: tuple[int, ...], step: Value) -> Value:
+            size = int(np.prod(shape))
+            start = (number * 7919 + step * 104_729) % (row.shape[0] - size)
+            in_loop = isinstance(step, jax.Array)
+            drawn = jax.lax.dynamic_slice(row, (start,), (size,)) if in_loop else row[start : start + size]
+            return drawn.reshape(shape).astype(jnp.float64)
+
+        return Perturbed(draw, program.coarsest).program(program.jaxpr, consts, given)
+
+    return [_spread(results) for results in jax.vmap(evaluate)(noise)]
+
+
+_drawn = quick_jit(_draw, static_argnums=0)
+
+
+def _spread(results: Value) -> tuple[Value, Value]:
+    """The mean of a few draws and their spread about it, each spread drawn some way to the mean of its row.
+
+    Draw by draw: XLA's sum over a leading axis takes twenty times as long on a CPU.
+    """
+    n = results.shape[0]
+    if not jnp.issubdtype(results.dtype, jnp.inexact):
+        return results[0], jnp.zeros(results.shape[1:])
+    mean = functools.reduce(jnp.add, (results[i] for i in range(n))) / n
+    off = (jnp.abs(results[i] - mean) for i in range(n))
+    variance = functools.reduce(jnp.add, (jnp.where(jnp.isfinite(d), d, 0) ** 2 for d in off)) / (n - 1)
+    if variance.ndim:
+        row = jnp.mean(variance, axis=-1, keepdims=True)
+        variance = jnp.minimum((n * variance + _NEIGHBOURS * row) / (n + _NEIGHBOURS), _MOST**2 * variance)
+    return mean, jnp.sqrt(variance) / _AMPLITUDE
