@@ -39,9 +39,9 @@ class InMemory:
     def files(self, found: Seal) -> dict[Path, bytes | memoryview]:
         """What is to be written, in the order of publishing: what vouches for the output before it."""
         files: dict[Path, bytes | memoryview] = {}
-        content = self._content.getbuffer()
+        content = self._content.getvalue()  # shared with it, not copied
         if self._out.suffix.lower() in seal.BESIDE:
-            files[seal.beside(self._out)] = seal.line(found, bytes(content[: found.start]))
+            files[seal.beside(self._out)] = seal.line(found, content[: found.start])
         if self._task["on bad row"] == "skip":
             files[skipped.beside(self._out)] = skipped.content(row for block in self.done for row in block.left_out)
         return {**files, self._out: content}
