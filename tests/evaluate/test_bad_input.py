@@ -3,8 +3,11 @@
 Each case is run in this process, so that it is cheap; what can only be seen from outside is in `test_command.py`.
 """
 
+import csv
 import gzip
+import io
 import os
+import random
 import struct
 import time
 from pathlib import Path
@@ -16,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers.row_files import W, inputs, read, run, save
+from jaxgrad._evaluate.formats import quotes
 from jaxgrad._evaluate.formats.csv_text import line_of_record
 
 ROWS = 12
@@ -97,7 +101,7 @@ CSV = {  # the content of rows.csv -> what the error says, or how many rows ther
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "cannot be read as csv"),
     "zeros": (bytes(1000), "there are 3 weights and 1 columns"),
     "a zero in a cell": (b"a,b\n1,2\n3,4\0\n", r'it is "4\x00"; expected finite numbers'),
-    "a quote without end": (b'a,b\n1,2\n3,"4\n5,6\n', r'row 2 (line 3), column b: it is "4\n5,6"; expected finite'),
+    "a quote without end": (b'a,b\n1,2\n3,"4\n5,6\n', "line 3: a cell begins with a quote that is never closed, and"),
     "a quote within a cell": (b'a,b\n1,2\n3,4"5\n', 'column b: it is "4"5"; expected finite numbers'),
     "hexadecimal": (b"a,b\n1,0x10\n", 'it is "0x10"; expected finite numbers'),
     "an underscore": (b"a,b\n1,1_0\n", 'it is "1_0"; expected finite numbers'),
@@ -439,9 +443,6 @@ def test_damage_ends_in_an_error_or_in_as_many_rows(damage, ending, capsys):
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_the_line_of_a_record_is_that_of_pythons_own_reader(ending):
     """Quotes open a cell at its start only; a doubled quote is one; a cell may go over many lines, and many blocks."""
-    import csv
-    import io
-
     cells = ["1", 'a"b', '"a\n\nb"', '"x""\ny"', "", '" , "', '"' + "long\n" * 20_000 + '"', '"\n"']
     draw = np.random.default_rng(0)
     records = [",".join(cells[i] for i in draw.integers(0, len(cells), 3)) for _ in range(40)]
@@ -453,6 +454,35 @@ def test_the_line_of_a_record_is_that_of_pythons_own_reader(ending):
         next(reader)
         if record % 7 == 0:
             assert line_of_record(io.BytesIO(text), record) == want[-1]
+
+
+@pytest.mark.parametrize("read", [1, 3, 1 << 20])
+def test_a_quote_that_is_never_closed_is_found_as_pythons_own_reader_would(read, monkeypatch):
+    """It has read a line that is put after the text as one of its own, or as more of the last cell."""
+    monkeypatch.setattr(quotes, "READ", read)
+    draw = random.Random(read)
+    found = set()
+    for _ in range(1500):
+        text = "".join(draw.choices(['"', ",", "\n", "a", '""', '\n"'], k=draw.randint(0, 9)))
+        *_, last = csv.reader(io.StringIO(f"{text}\nEND", newline=""))
+        line = None if last == ["END"] else f"{text}\nEND".count("\n") + 1 - last[-1].count("\n")
+        for mark in (b"", b"\xef\xbb\xbf"):
+            assert quotes.line_of_open_quote(lambda: io.BytesIO(mark + text.encode())) == line, text  # noqa: B023
+        found.add(line)
+    assert found >= {None, 1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("mode", ["error", "skip", "nan"])
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+@pytest.mark.parametrize("columns", ["a,b", "a,c"])
+def test_a_quote_that_is_never_closed_swallows_no_rows(columns, ending, mode, tmp_path, capsys):
+    rows = tmp_path / f"x{ending}"
+    text = b'a,b,c\n1,2,"x"\n3,4,5"\n5,6,"7\n8,9,10\n'
+    rows.write_bytes(gzip.compress(text) if ending.endswith("gz") else text)
+    options = ["--columns", columns, "--on-bad-row", mode, "-o", tmp_path / "o.npy"]
+    assert run(rows, "-w", W, *options) == 2
+    assert f'"{rows}", line 4: a cell begins with a quote that is never closed' in capsys.readouterr().err
+    assert os.listdir(tmp_path) == [rows.name]
 
 
 def test_there_are_two_hundred_cases():

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, cast
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.formats.columns import dropped, number, of_arrow, pyarrow, record_batch, schema_of, without_last
+from jaxgrad._evaluate.formats.quotes import line_of_open_quote
 from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.sink import Columns, Schema
@@ -21,6 +22,12 @@ BLOCK, TAIL = 1 << 20, 1 << 16  # bytes that are parsed at a time, and that are 
 
 def read_csv(opened: Opened, header: str, *, packed: bool = False) -> RowFile:
     """The rows of a CSV file, `packed` by gzip or not."""
+    open_quote = line_of_open_quote(lambda: _unpacked(opened, packed=packed))
+    if open_quote is not None:
+        raise InputError(
+            f'"{opened.path}", line {open_quote}: a cell begins with a quote that is never closed, and would hold all '
+            "lines after it; expected another quote at its end."
+        )
     names, lines = _names(opened, header, packed=packed)
 
     def line_of(row: int) -> int:
