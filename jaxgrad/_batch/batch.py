@@ -1,6 +1,7 @@
 """A function of one row over as many rows as there are: `jit(vmap(fun))`, and memory that is used again."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,16 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxgrad._batch import threads
-from jaxgrad._batch.memory import LARGE, Memory, give_back, kind_of, write
+from jaxgrad._batch.memory import Memory, kind_of
 from jaxgrad._batch.out import check_donated, check_kind, check_structure, check_written
 from jaxgrad._batch.program import Program
 from jaxgrad._batch.rows import read
 from jaxgrad._batch.split import Split
 from jaxgrad._errors import InputError
-from jaxgrad._types import Leaf, PyTree
+from jaxgrad._types import PyTree
 
-MOST_PROGRAMS = 64  # compiled ones that are kept, each for a number of rows
 BLOCK = 8 << 20  # bytes of results that are computed at a time for NumPy's memory: they stay in a cache
 
 
@@ -49,8 +48,8 @@ def batch(
       fun: pure function of one row that `vmap` takes; its result is any pytree of arrays, a `Record` for one.
       in_axes: which axis of each argument holds the rows, as `vmap` has it: an integer, None for an argument that
         every row shares, or a tuple with an entry (or a tree of them) for each argument.
-      batch_size: rows that are computed at a time, which bounds the memory of intermediates; all if None. XLA runs
-        such a loop on one core of a CPU: for rows whose intermediates do not fit in memory.
+      batch_size: rows that are computed at a time, which bounds the memory of intermediates; all if None. Where
+        intermediates do not fit in a cache, as of a few million rows, some 2**18 of them at a time can be faster.
       mesh: devices over whose axes the rows are split. Rows that do not divide evenly come back on every device. On
         a mesh of several processes, NumPy arguments are that process's rows, as many in each.
       packed: for few rows: one array for each dtype leaves the device, and the results are NumPy arrays, views of it;
@@ -90,18 +89,19 @@ class Batched:
         self._options = fun, in_axes, batch_size, mesh, packed
         axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
         self._in_axes = jax.tree.map(lambda axis: int(axis) if isinstance(axis, np.integer) else axis, axes)
-        self._memory = Memory()
-        self._kinds: set[type[Any]] | None = None  # of JAX's arrays, once an `out` had them
         self._compile()
 
     def _compile(self) -> None:
-        """Begins with no program; the old ones are gone."""
+        """Begins with no program and no memory; the old ones are gone."""
         fun, _, batch_size, mesh, packed = self._options
         self._program = Program(fun, self._in_axes, batch_size)
-        self._new = jax.jit(self._program.new)
-        self._over = jax.jit(self._program.over, donate_argnums=0, keep_unused=True)
-        self._packed = jax.jit(self._program.packed) if packed else None
-        self._split = None if mesh is None else Split(self._program.new, self._in_axes, mesh)
+        self._new = jax.jit(partial(self._program, None))
+        self._over = jax.jit(self._program, donate_argnums=0, keep_unused=True)
+        self._packed = jax.jit(self._program.packed)
+        self._split = None if mesh is None else Split(partial(self._program, None), self._in_axes, mesh)
+        self._run = self._unpacked if packed else self._split or self._new
+        self._memory = Memory()
+        self._array: type[Any] | None = None  # JAX's, once an `out` had them and as long as nothing is lent
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Batched, self._options  # what is compiled and kept stays here
@@ -110,23 +110,21 @@ class Batched:
         """`fun`'s results for every row, stacked along a leading axis.
 
         Args:
-          *args: as `in_axes` says; JAX or NumPy arrays, memory maps too.
+          *args: as `in_axes` says; JAX or NumPy arrays, memory maps too, which are read until the result is ready.
           out: the last call's result for as many rows, whose memory is used again; it is deleted. Or NumPy arrays
             in the same structure, memory maps too, which are written to and returned.
         """
-        if self._program.traces > MOST_PROGRAMS:
-            self._compile()
         try:
-            if out is not None:
-                return self._into(out, args)
-            if self._packed is not None:
-                arrays, layout = self._packed(*args)
-                return layout.unpack(arrays)
-            if self._split is not None:
-                return self._split(None, args)
-            if self._program.largest >= LARGE:
-                return self._lent(args)
-            return self._new(*args)
+            if out is None:
+                return self._run(*args) if self._program.is_light else self._memory.lend(*self._begin(args))
+            for leaf in jax.tree.leaves(out):  # a small call is as long as what is done here
+                if type(leaf) is not self._array:
+                    return self._into(out, args)
+            try:
+                return self._over(out, *args)
+            except (RuntimeError, ValueError):  # JAX refuses what was used before or is used twice: it costs no call
+                check_donated(jax.tree.leaves(out), jax.tree.leaves(args))
+                raise
         except TypeError:
             read(args, self._in_axes)  # an argument that is no array has an error of its own
             raise
@@ -137,8 +135,8 @@ class Batched:
         Memory of results that are gone holds later ones: keep what you need of each, not all.
 
         Args:
-          calls: the arguments of each call, a tuple; any number of rows in each. It is read one call ahead, in another
-            thread once reading and computing take more than a millisecond.
+          calls: the arguments of each call, a tuple; any number of rows in each. It is read one call ahead, once the
+            last call's arguments are done with: memory that they were read into may be used again.
 
         Example:
           >>> import jax.numpy as jnp
@@ -147,72 +145,88 @@ class Batched:
           >>> [squares.sum().item() for squares in batch(jnp.square).stream(calls)]
           [14.0, 126.0, 145.0]
         """
-        return threads.ahead(self(*args) for args in calls)
+        waiting = iter(calls)
+        finish = self._begin_next(waiting)
+        while finish is not None:
+            result = jax.block_until_ready(finish())
+            finish = self._begin_next(waiting)  # JAX computes it in threads of its own
+            yield result
 
-    def _lent(self, args: tuple[Any, ...]) -> PyTree:
-        """Results in the memory of earlier ones that are gone, if there is any."""
-        if _is_traced(args) or jax.config.jax_debug_nans or jax.config.jax_debug_infs:  # type: ignore[attr-defined]
-            return self._new(*args)
+    def _begin_next(self, calls: Iterator[tuple[Any, ...]]) -> Callable[[], PyTree] | None:
+        """What returns the next call's result, or raises its error; None where there is no call."""
+        try:
+            args = next(calls)
+        except StopIteration:
+            return None
+        except Exception as error:
+            return partial(_fail, error)
+        try:
+            return partial(self._memory.lend, *self._begin(args))
+        except Exception:
+            return partial(self, *args)  # which fails again, when its result is asked for
+
+    def _begin(self, args: tuple[Any, ...]) -> tuple[Any, PyTree, tuple[Any, ...]]:
+        """What kind of results they are, None where their memory stays theirs; what JAX may yet be computing."""
+        if self._program.is_full:
+            self._compile()
+        config: Any = jax.config
+        debugs = config.jax_debug_nans or config.jax_debug_infs
+        if self._program.is_light or self._run is not self._new or debugs or _is_traced(args):
+            return None, self._run(*args), args
+        self._array = None
         kind = kind_of(args)
         free = self._memory.take(kind)
-        results = self._new(*args) if free is None else self._over(free, *args)
-        return self._memory.lend(kind, results, args)
+        return kind, self._new(*args) if free is None else self._over(free, *args), args
+
+    def _unpacked(self, *args: Any) -> PyTree:
+        return self._packed(*args)()
 
     def _into(self, out: PyTree, args: tuple[Any, ...]) -> PyTree:
-        kinds = {*map(type, jax.tree.leaves(out))}
-        if kinds != self._kinds or self._memory:  # a small call is as long as what is done here
-            return self._into_any(out, kinds, args)
-        try:
-            return self._over(out, *args)
-        except (RuntimeError, ValueError):  # JAX refuses what was used before or is used twice: it costs no call
-            check_donated(jax.tree.leaves(out), jax.tree.leaves(args))
-            raise
-
-    def _into_any(self, out: PyTree, kinds: set[type[Any]], args: tuple[Any, ...]) -> PyTree:
         """Into what is not yet known to be memory of JAX's, and of its own."""
-        if self._packed is not None:
+        if self._options[-1]:
             raise InputError("packed results are views of one array, and there is an out; leave one of them out.")
-        leaves, own = jax.tree.leaves(out), jax.tree.leaves(args)
-        if leaves and isinstance(leaves[0], np.ndarray):
-            return self._into_numpy(out, leaves, args)
-        if any(map(_is_tracer, leaves)) or _is_traced(args):
+        leaves = jax.tree.leaves(out)
+        if isinstance(leaves[0], np.ndarray):
+            return self._into_numpy(out, args)
+        if _is_traced((out, args)):
             return self._new(*args)
-        check_kind(kinds, jax.Array)
-        check_donated(leaves, own)
+        check_kind(leaves, jax.Array)
+        check_donated(leaves, jax.tree.leaves(args))
         if self._split is not None:
-            return self._split(out, args)
+            return self._split(*args, out=out)
         check_structure(out, jax.eval_shape(self._new, *args))
-        self._kinds = kinds
-        if not self._memory:
-            return self._over(out, *args)
-        give_back(leaves)
-        return self._lent(args)
+        if self._memory:
+            for leaf in leaves:  # so that their memory comes back if nothing else reads it
+                leaf.delete()
+            _nothing().block_until_ready()  # when it is called next, JAX lets go of the views
+            return self._memory.lend(*self._begin(args))
+        self._array = type(leaves[0])
+        return self._over(out, *args)
 
-    def _into_numpy(self, out: PyTree, leaves: Sequence[np.ndarray[Any, Any]], args: tuple[Any, ...]) -> PyTree:
+    def _into_numpy(self, out: PyTree, args: tuple[Any, ...]) -> PyTree:
+        """Block by block: neither the rows nor `out` need fit in memory."""
         if _is_traced(args):
             raise InputError("out is NumPy's and what it is for is traced, it has no values yet; leave it out.")
         rows = read(args, self._in_axes)
-        shapes = jax.eval_shape(self._new, *args)
-        check_structure(out, shapes)
+        check_structure(out, jax.eval_shape(self._new, *args))
+        leaves = jax.tree.leaves(out)
         check_written(leaves, rows)
-        if self._split is not None:
-            write(leaves, 0, self._split(None, args))
-            return out
-        row = sum(leaf.dtype.itemsize * leaf.size for leaf in jax.tree.leaves(shapes)) // max(1, rows.count)
-        size, block = max(1, BLOCK // max(1, row)), None
-        for start in range(0, rows.count, size):
-            part = rows.part(start, min(size, rows.count - start))
-            block = jax.tree.leaves(
-                self._over(block, *part) if block is not None and start + size <= rows.count else self._new(*part)
-            )
-            write(leaves, start, block)
+        size = max(1, rows.count * BLOCK // max(1, sum(leaf.nbytes for leaf in leaves)))
+        starts = range(0, rows.count, size)
+        parts = (rows.part(start, min(size, rows.count - start)) for start in starts)
+        for start, block in zip(starts, self.stream(parts), strict=True):
+            for array, result in zip(leaves, jax.tree.leaves(block), strict=True):
+                array[start : start + size] = result
         return out
+
+
+def _fail(error: Exception) -> PyTree:
+    raise error
 
 
 def _is_traced(args: PyTree) -> bool:
     """Whether what is computed now is a part of what JAX traces, whatever the arguments are."""
-    return any(map(_is_tracer, (*jax.tree.leaves(args), jnp.zeros(()))))
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in [*jax.tree.leaves(args), _nothing()])
 
 
-def _is_tracer(leaf: Leaf) -> bool:
-    return isinstance(leaf, jax.core.Tracer)
+_nothing = jax.jit(lambda: jnp.zeros(()))

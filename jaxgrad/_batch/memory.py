@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxgrad._types import Leaf, PyTree
 
-LARGE = 1 << 20  # bytes of an array whose page faults cost more than lending it
 MOST = 2  # shapes whose memory is kept: that of a stream's blocks, and of its last one
 
 
@@ -41,9 +40,9 @@ class Memory:
         return jax.tree.unflatten(tree, leaves)
 
     def lend(self, kind: Any, results: PyTree, args: PyTree) -> PyTree:
-        """The same results, in arrays whose memory comes back; as they are where it cannot."""
+        """The same results, in arrays whose memory comes back; as they are where it cannot, or where `kind` is None."""
         leaves, tree = jax.tree.flatten(results)
-        if not _can_be_lent(leaves, jax.tree.leaves(args)):
+        if kind is None or not _can_be_lent(leaves, jax.tree.leaves(args)):
             return results
         jax.block_until_ready(leaves)
         self._free.setdefault(kind, (tree, [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]))
@@ -60,24 +59,11 @@ class Memory:
             self._free[kind][1][number] = leaf
 
 
-def give_back(leaves: Sequence[jax.Array]) -> None:
-    """Deletes results, so that their memory comes back if nothing else reads it."""
-    for leaf in leaves:
-        leaf.delete()
-    jnp.zeros(()).block_until_ready()  # when it is called next, JAX lets go of the views
-
-
 def kind_of(args: PyTree) -> Any:
     """What decides the shapes of results, and where they are."""
     leaves, tree = jax.tree.flatten(args)
     x64 = jax.dtypes.canonicalize_dtype(np.float64)
     return tree, x64, *((np.shape(a), getattr(a, "dtype", type(a)), getattr(a, "sharding", None)) for a in leaves)
-
-
-def write(out: Sequence[np.ndarray[Any, Any]], start: int, results: PyTree) -> None:
-    """Copies results to rows `start` and on; NumPy's views of them are gone afterwards, so that they can be donated."""
-    for array, result in zip(out, jax.tree.leaves(results), strict=True):
-        array[start : start + len(result)] = np.from_dlpack(result) if _is_plain(result) else result
 
 
 def _can_be_lent(results: Sequence[Leaf], args: Sequence[Leaf]) -> bool:
@@ -93,5 +79,5 @@ def _is_plain(array: Leaf) -> bool:
     """Whether NumPy can view it where it is."""
     if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer) or len(array.devices()) != 1:
         return False
-    is_numpys = not jnp.issubdtype(array.dtype, jax.dtypes.extended) and np.dtype(array.dtype).isbuiltin == 1
+    is_numpys = getattr(array.dtype, "isbuiltin", 0) == 1  # JAX's own dtypes have no such thing, bfloat16 has 2
     return is_numpys and next(iter(array.devices())).platform == "cpu"

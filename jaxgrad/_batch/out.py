@@ -41,7 +41,7 @@ def check_donated(leaves: Sequence[Leaf], args: Sequence[Leaf]) -> None:
 
 def check_written(leaves: Sequence[Leaf], rows: Rows) -> None:
     """Whether these are arrays of NumPy's that can be written to, block by block, while `rows` are read."""
-    check_kind({*map(type, leaves)}, np.ndarray)
+    check_kind(leaves, np.ndarray)
     if not all(leaf.flags.writeable for leaf in leaves):
         raise InputError("out holds a NumPy array that is read-only; expected one that can be written to.")
     if any(np.shares_memory(*pair) for pair in combinations(leaves, 2)):
@@ -53,13 +53,10 @@ def check_written(leaves: Sequence[Leaf], rows: Rows) -> None:
                 raise _shared()
 
 
-def check_kind(kinds: set[type[Any]], kind: type[Any]) -> None:
+def check_kind(leaves: Sequence[Leaf], kind: type[Any]) -> None:
     """Whether all are arrays of JAX's, or all of NumPy's."""
-    for found in kinds:
-        if not issubclass(found, kind):
-            raise InputError(
-                f"out holds a {found.__name__}; expected the arrays of the last result, or NumPy arrays, and not both."
-            )
+    for found in (type(leaf).__name__ for leaf in leaves if not isinstance(leaf, kind)):
+        raise InputError(f"out holds a {found}; expected the arrays of the last result, or NumPy arrays, and not both.")
 
 
 def _shared() -> InputError:

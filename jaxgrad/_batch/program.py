@@ -5,20 +5,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.tree_util import Partial
 
 from jaxgrad._batch.out import check_structure
-from jaxgrad._batch.packed import Layout, pack
 from jaxgrad._batch.rows import Rows, read
 from jaxgrad._types import PyTree
+
+LARGE = 1 << 20  # bytes of an array whose page faults cost more than lending its memory
+MOST_PROGRAMS = 64  # compiled ones that are kept, each for a number of rows
 
 
 class Program:
     """`fun` over rows. Python runs here once for each shape: whatever is checked here costs a later call nothing.
 
     Attributes:
-      traces: how often it was traced.
-      largest: bytes of the mean array of the largest result so far.
+      is_full: more programs are kept than should be.
+      is_light: a call has nothing to do but to run a program: there are few of them, of small results.
     """
 
     def __init__(self, fun: Callable[..., Any], in_axes: PyTree, batch_size: int | None):
@@ -26,43 +30,49 @@ class Program:
         self._fun = jax.jit(fun)
         self._in_axes = in_axes
         self._batch_size = batch_size
-        self.traces = 0
-        self.largest = 0
+        self._traces = 0
+        self.is_full = False
+        self.is_light = True
 
-    def new(self, *args: Any) -> PyTree:
-        """The results of every row."""
-        return self._run(None, args)
-
-    def over(self, out: PyTree, *args: Any) -> PyTree:
-        """The same, for `out` to be donated.
+    def __call__(self, out: PyTree, *args: Any) -> PyTree:
+        """The results of every row; `out`, where it is not None, is to be donated for them.
 
         Raises:
           InputError: `out` is not what a result of these arguments is.
         """
-        return self._run(out, args)
-
-    def packed(self, *args: Any) -> tuple[tuple[jax.Array, ...], Layout]:
-        """The same, in one array."""
-        return pack(self._run(None, args))
-
-    def _run(self, out: PyTree, args: tuple[Any, ...]) -> PyTree:
         rows = read(args, self._in_axes)
-        size = self._batch_size
+        mapped, size = jax.vmap(self._fun, self._in_axes), self._batch_size
         if size is None or rows.count <= size:
-            results = self._vmapped(*args)
+            results = mapped(*args)
             check_structure(out, results)
         else:
-            results = _in_blocks(self._vmapped, rows, size, out)
-        self._note(results)
+            results = _in_blocks(mapped, rows, size, out)
+        leaves = jax.tree.leaves(results)
+        self._traces += 1
+        self.is_full = self._traces > MOST_PROGRAMS
+        is_small = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) < LARGE * max(1, len(leaves))
+        self.is_light &= is_small and not self.is_full
         return results
 
-    def _vmapped(self, *args: Any) -> PyTree:
-        return jax.vmap(self._fun, self._in_axes)(*args)
+    def packed(self, *args: Any) -> Partial:
+        """Few rows' results in an array for each dtype, and what gives them back: as NumPy arrays, views of it."""
+        results = self(None, *args)
+        leaves, tree = jax.tree.leaves(results), jax.tree.structure(results)
+        parts: dict[Any, list[jax.Array]] = {leaf.dtype: [] for leaf in leaves}
+        places = []
+        for leaf in leaves:
+            part = parts[leaf.dtype]
+            start = sum(before.size for before in part)
+            part.append(leaf.ravel())
+            shape = None if leaf.ndim == 1 else leaf.shape
+            places.append((list(parts).index(leaf.dtype), slice(start, start + leaf.size), shape))
 
-    def _note(self, results: PyTree) -> None:
-        leaves = jax.tree.leaves(results)
-        self.traces += 1
-        self.largest = max(self.largest, sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) // max(1, len(leaves)))
+        def unpacked(*packed: jax.Array) -> PyTree:
+            arrays: Any = [array if isinstance(array, jax.core.Tracer) else np.asarray(array) for array in packed]
+            views = [arrays[i][at] if shape is None else arrays[i][at].reshape(shape) for i, at, shape in places]
+            return jax.tree.unflatten(tree, views)
+
+        return Partial(unpacked, *map(jnp.concatenate, parts.values()))
 
 
 def _in_blocks(fun: Callable[..., PyTree], rows: Rows, size: int, out: PyTree) -> PyTree:

@@ -23,17 +23,14 @@ class Rows:
 
     def part(self, start: Value, size: int) -> tuple[Any, ...]:
         """The arguments of `size` rows from `start`, which may be traced."""
-        args: tuple[Any, ...] = jax.tree.unflatten(
-            self.tree,
-            [
-                leaf if axis is None else _part(leaf, axis, start, size)
-                for leaf, axis in zip(self.leaves, self.axes, strict=True)
-            ],
-        )
+        pairs = zip(self.leaves, self.axes, strict=True)
+        args: tuple[Any, ...] = self.tree.unflatten(_part(leaf, axis, start, size) for leaf, axis in pairs)
         return args
 
 
-def _part(leaf: Any, axis: int, start: Value, size: int) -> Any:
+def _part(leaf: Any, axis: int | None, start: Value, size: int) -> Any:
+    if axis is None:
+        return leaf
     if isinstance(leaf, np.ndarray) and not isinstance(start, jax.core.Tracer):
         return leaf[(slice(None),) * axis + (slice(start, start + size),)]
     return lax.dynamic_slice_in_dim(leaf, start, size, axis)
@@ -45,49 +42,38 @@ def read(args: tuple[Any, ...], in_axes: PyTree) -> Rows:
     Raises:
       InputError: it says which argument, its shape, and what was expected.
     """
-    axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
-    if isinstance(axes, tuple) and len(axes) != len(args):
+    if isinstance(in_axes, tuple) and len(in_axes) != len(args):
         raise InputError(
-            f"there are {len(args)} arguments and in_axes={in_axes} is for {len(axes)}; expected one entry for each "
-            "argument, or a single number for all."
+            f"there are {len(args)} arguments and in_axes={in_axes} is for {len(in_axes)}; expected one entry for "
+            "each argument, or a single number for all."
         )
     with_paths, tree = tree_flatten_with_path(args)
     names = [f"args{keystr(path)}" for path, _ in with_paths]
-    leaves = tuple(_array(name, leaf) for name, (_, leaf) in zip(names, with_paths, strict=True))
-    found = tuple(_axis(*triple) for triple in zip(names, leaves, _for_each_leaf(axes, args), strict=True))
+    leaves = tuple(leaf for _, leaf in with_paths)
+    found = tuple(_axis(*triple) for triple in zip(names, leaves, _for_each_leaf(in_axes, args), strict=True))
     return Rows(leaves, found, tree, _count(names, leaves, found))
 
 
 def _for_each_leaf(axes: PyTree, args: tuple[Any, ...]) -> list[Any]:
     """The axes of a tree that is a prefix of the arguments', one for each leaf."""
-    found: list[Any] = []
+    boxes = jax.tree.map(lambda axis: lambda: axis, axes, is_leaf=lambda axis: axis is None)  # for None is no leaf
     try:
-        jax.tree.map(
-            lambda axis, part: found.extend(axis for _ in jax.tree.leaves(part)),
-            axes if isinstance(axes, tuple) else (axes,) * len(args),
-            args,
-            is_leaf=lambda axis: axis is None,
-        )
+        return [box() for box in jax.tree.leaves(jax.tree.broadcast(boxes, args))]
     except ValueError as error:
         raise InputError(f"in_axes={axes} does not fit the arguments: {error}") from None
-    return found
 
 
-def _array(name: str, leaf: Leaf) -> Any:
+def _axis(name: str, leaf: Leaf, axis: Any) -> int | None:
+    """The axis counted from the front; None where every row shares the array."""
     if not hasattr(leaf, "shape") and not isinstance(leaf, (bool, int, float, complex)):
         raise InputError(
             f"{name} is a {type(leaf).__name__}; expected an array or a number. Write jnp.asarray for a list."
         )
-    return leaf
-
-
-def _axis(name: str, leaf: Leaf, axis: Any) -> int | None:
-    """The axis counted from the front."""
     if axis is None:
         return None
     if not isinstance(axis, int) or isinstance(axis, bool):
         raise InputError(f"in_axes has {axis!r} for {name}; expected the number of an axis, or None.")
-    rank = np.ndim(leaf) if not hasattr(leaf, "ndim") else leaf.ndim
+    rank = np.ndim(leaf)
     if not -rank <= axis < rank:
         raise InputError(
             f"{name} has shape {np.shape(leaf)}, no axis {axis} for its rows; where every row shares it, write None "

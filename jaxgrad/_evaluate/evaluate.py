@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from jaxgrad._batch import threads
 from jaxgrad._errors import InputError
+from jaxgrad._evaluate import threads
 from jaxgrad._evaluate.bad_rows import Block, carried_of, checked, columns_of, views_of, with_overflow, without
 from jaxgrad._evaluate.carried import check_can_hold
 from jaxgrad._evaluate.files import open_sink, seal_of

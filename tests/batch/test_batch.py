@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 
 import chex
@@ -20,6 +19,7 @@ from helpers import on_devices
 from jaxgrad import InputError, batch, neuron, retain_grads, tag
 
 W = np.array([0.5, -0.3, 0.1], np.float32)
+LARGE = 700_000  # rows of float32 whose memory is worth lending
 
 
 def rows(count, seed=0, width=2):
@@ -111,7 +111,7 @@ def test_what_was_read_from_a_result_stays_when_its_memory_is_handed_back():
 
 def test_results_do_not_change_with_the_rows_they_came_from():
     x = rows(40_000)
-    result = batch(lambda row: row)(x)
+    result = jax.block_until_ready(batch(lambda row: row)(x))
     kept = x.copy()
     x[:] = 0
     np.testing.assert_array_equal(result, kept)
@@ -256,10 +256,7 @@ def test_a_stream_reads_one_call_ahead_and_no_more():
     assert len(read) <= 2
 
 
-@pytest.mark.parametrize("worth", [0, 60])
-def test_an_error_in_what_a_stream_reads_reaches_its_user_after_what_was_read_before(worth, monkeypatch):
-    monkeypatch.setattr("jaxgrad._batch.threads.WORTH", worth)
-
+def test_an_error_in_what_a_stream_reads_reaches_its_user_after_what_was_read_before():
     def calls():
         yield (np.zeros(3, np.float32),)
         raise OSError("the disk is gone")
@@ -268,14 +265,6 @@ def test_an_error_in_what_a_stream_reads_reaches_its_user_after_what_was_read_be
     assert next(stream).shape == (3,)
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream)
-
-
-def test_an_abandoned_stream_leaves_no_thread():
-    before = threading.active_count()
-    stream = batch(jnp.exp).stream((np.zeros(3, np.float32),) for _ in range(100))
-    next(stream)
-    stream.close()
-    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(
@@ -379,31 +368,28 @@ def test_an_out_of_numpy_that_would_not_be_written_is_an_error():
         jax.jit(lambda x: batch(jnp.exp)(x, out=np.zeros(3, np.float32)))(np.zeros(3, np.float32))
 
 
-@pytest.mark.parametrize(("worth", "elsewhere"), [(0, 3), (60, 0)])
-def test_a_stream_takes_a_thread_where_that_pays_and_keeps_its_users_settings(worth, elsewhere, monkeypatch):
-    monkeypatch.setattr("jaxgrad._batch.threads.WORTH", worth)
-    main, others, seen = threading.current_thread(), 0, set()
+@pytest.mark.parametrize("count", [5, LARGE])
+def test_a_stream_may_read_each_call_into_the_same_memory(count):
+    memory = np.empty(count, np.float32)
 
     def calls():
-        nonlocal others
-        for count in range(1, 5):
-            others += threading.current_thread() is not main
-            yield (np.full(count, count, np.float32),)
-        raise OSError("the disk is gone")
+        for i in range(6):
+            memory[:] = i
+            yield (memory,)
+
+    assert [result[-1].item() for result in batch(lambda x: x + 1).stream(calls())] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stream_keeps_its_users_settings():
+    seen = set()
 
     def fun(x):
         seen.add((jax.config.jax_default_matmul_precision, jnp.arange(3.0).dtype.name))
         return x + 1
 
-    got = []
-    with (
-        jax.default_matmul_precision("float32"),
-        jax.enable_x64(True),
-        pytest.raises(OSError, match="the disk is gone"),
-    ):
-        got.extend(result[0].item() for result in batch(fun).stream(calls()))
-    assert got == [2, 3, 4, 5]
-    assert others == elsewhere
+    with jax.default_matmul_precision("float32"), jax.enable_x64(True):
+        found = list(batch(fun).stream((np.zeros(count, np.float32),) for count in range(1, 5)))
+    assert [len(result) for result in found] == [1, 2, 3, 4]
     assert seen == {("float32", "float64")}
 
 
@@ -416,9 +402,6 @@ def test_tags_keep_their_names_over_rows():
     record = batch(retain_grads(lambda x: tag(jnp.sin(x), "s") ** 2))(np.linspace(0, 1, 300, dtype=np.float32))
     assert record.names == ("s",)
     assert record.grads["s"].shape == (300,)
-
-
-LARGE = 700_000  # rows of float32 whose memory is worth lending
 
 
 def places(results):
@@ -606,7 +589,7 @@ def test_axes_and_sizes_may_be_numbers_of_numpys():
 
 
 def test_programs_of_many_numbers_of_rows_are_let_go(monkeypatch):
-    monkeypatch.setattr("jaxgrad._batch.batch.MOST_PROGRAMS", 8)
+    monkeypatch.setattr("jaxgrad._batch.program.MOST_PROGRAMS", 8)
     batched = batch(lambda x: x + 1)
     first = batched(np.zeros(1, np.float32))
     for count in range(2, 8):
