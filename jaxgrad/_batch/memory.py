@@ -24,20 +24,21 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        # Kind of arguments -> the results' structure, and for each array of theirs what is free, or only its shape.
-        self._free: dict[Any, tuple[Any, list[Any]]] = {}
+        # Kind of arguments -> the results' shapes, and which arrays of theirs are free, by their number.
+        self._kept: dict[Any, tuple[PyTree, dict[int, jax.Array]]] = {}
 
     def __bool__(self) -> bool:
         """Whether any was lent."""
-        return bool(self._free)
+        return bool(self._kept)
 
     def take(self, kind: Any) -> PyTree:
         """Memory for results, to be donated; None where nothing is free."""
-        tree, free = self._free.pop(kind, (None, []))
-        if not any(isinstance(leaf, jax.Array) for leaf in free):
+        shapes, free = self._kept.get(kind, (None, {}))
+        if not free:
             return None
-        leaves = (leaf if isinstance(leaf, jax.Array) else jnp.zeros(leaf.shape, leaf.dtype) for leaf in free)
-        return jax.tree.unflatten(tree, leaves)
+        leaves, tree = jax.tree.flatten(shapes)
+        taken = [free.pop(i) if i in free else jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(tree, taken)
 
     def lend(self, kind: Any, results: PyTree, args: PyTree) -> PyTree:
         """The same results, in arrays whose memory comes back; as they are where it cannot, or where `kind` is None."""
@@ -45,9 +46,10 @@ class Memory:
         if kind is None or not _can_be_lent(leaves, jax.tree.leaves(args)):
             return results
         jax.block_until_ready(leaves)
-        self._free.setdefault(kind, (tree, [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]))
-        while len(self._free) > MOST:
-            del self._free[next(iter(self._free))]
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), results)
+        self._kept[kind] = self._kept.pop(kind, (shapes, {}))
+        if len(self._kept) > MOST:
+            del self._kept[next(iter(self._kept))]
         views = [np.from_dlpack(leaf) for leaf in leaves]
         for number, (view, leaf) in enumerate(zip(views, leaves, strict=True)):
             weakref.finalize(view, self._come_back, kind, number, leaf).atexit = False
@@ -55,8 +57,8 @@ class Memory:
         return jax.tree.unflatten(tree, jax.device_put(views, device, may_alias=True))
 
     def _come_back(self, kind: Any, number: int, leaf: jax.Array) -> None:
-        if kind in self._free:
-            self._free[kind][1][number] = leaf
+        if kind in self._kept:
+            self._kept[kind][1][number] = leaf
 
 
 def kind_of(args: PyTree) -> Any:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from helpers import on_devices
 from jaxgrad import InputError, batch, neuron, retain_grads, tag
+from jaxgrad._batch.memory import Memory
 
 W = np.array([0.5, -0.3, 0.1], np.float32)
 LARGE = 700_000  # rows of float32 whose memory is worth lending
@@ -529,12 +530,12 @@ def test_large_results_of_every_dtype_come_back(large):
             same(batched(x), (x, jnp.ones(LARGE, bool)))
 
 
-def test_a_stream_of_large_results_uses_memory_again(large):
-    seen = set()
+def test_a_stream_of_large_results_uses_memory_again(large, monkeypatch):
+    taken, take = [], Memory.take
+    monkeypatch.setattr(Memory, "take", lambda *args: taken.append(take(*args)) or taken[-1])
     for i, result in enumerate(batch(lambda x: x * 2).stream((large + i,) for i in range(24))):
         np.testing.assert_array_equal(result, (large + i) * 2)
-        seen |= places(result)
-    assert len(seen) <= 12  # three are in use; on a loaded machine JAX lets go of some late
+    assert sum(memory is not None for memory in taken) >= 16  # on a loaded machine JAX lets go of some late
 
 
 @pytest.mark.parametrize("x64", [False, True])
