@@ -1,8 +1,9 @@
-"""How long `import jaxgrad` and the report take beyond `import jax`, each time in a fresh process.
+"""How long jaxgrad's imports and the report take beyond `import jax`, each time in a fresh process.
 
     python bench/startup.py
 
-prints one JSON line a case: "import", what `import jaxgrad` adds where jax has been imported (figure: 0.1 s), and
+prints one JSON line a case: what `import jaxgrad` adds where jax has been imported, by itself, with the name that most
+programs use, and with all of them, for each is imported when it is first used (figures: 0.06, 0.06 and 0.1 s); and
 "report", what `python -m jaxgrad` takes beyond `import jax` and a first jit of the same neuron (figure: 1.5 s).
 """
 
@@ -20,7 +21,12 @@ import numpy as np
 import jaxgrad
 
 REPEATS = 9
-IMPORT = "import jax, time; start = time.perf_counter(); import jaxgrad; print(time.perf_counter() - start)"
+TIMED = "import jax, time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+IMPORTS = {  # statement -> figure
+    "import jaxgrad": 0.06,
+    "from jaxgrad import retain_grads": 0.06,
+    "from jaxgrad import *": 0.1,
+}
 FIRST_JIT = """
 import jax, jax.numpy as jnp
 f = jax.jit(lambda x, w: 1 / (1 + jnp.exp(-(w[:-1] @ x + w[-1]))))(jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1]))
@@ -35,8 +41,8 @@ def run(*arguments: str) -> tuple[str, float]:
     return done.stdout, time.perf_counter() - start
 
 
-def import_seconds() -> float:
-    return float(run("-c", IMPORT)[0])
+def import_seconds(statement: str) -> float:
+    return float(run("-c", TIMED.format(statement))[0])
 
 
 def report_seconds() -> float:
@@ -69,6 +75,7 @@ def line(case: str, seconds: list[float], figure: float) -> str:
 
 
 if __name__ == "__main__":
-    import_seconds()  # not counted: the first process compiles the bytecode and warms the disk's cache
-    print(line("import", [import_seconds() for _ in range(REPEATS)], 0.1))
+    import_seconds("from jaxgrad import *")  # not counted: it compiles the bytecode and warms the disk's cache
+    for statement, figure in IMPORTS.items():
+        print(line(statement, [import_seconds(statement) for _ in range(REPEATS)], figure))
     print(line("report", [report_seconds() for _ in range(REPEATS)], 1.5))
