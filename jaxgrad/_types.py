@@ -21,4 +21,5 @@ Jaxpr: TypeAlias = Any  # a jaxpr, closed or open: one class on JAX 0.12, two be
 Eqn: TypeAlias = Any  # an equation of a jaxpr
 Atom: TypeAlias = Any  # a variable or a literal of a jaxpr
 
-ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)  # what JAX takes for an array
+ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)  # what JAX takes for an array ...
+NO_NUMBERS = "OSUMm"  # ... but for NumPy's of these kinds: objects, strings, times

@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.interpreters import ad, batching, mlir
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from jaxgrad._errors import TagError
 from jaxgrad._names.bound import location, observe
-from jaxgrad._types import ARRAYS, Leaf, Primitive, PyTree, Value
+from jaxgrad._types import ARRAYS, NO_NUMBERS, Leaf, Primitive, PyTree, Value
 
 T = TypeVar("T")
 
@@ -54,9 +55,11 @@ def tag(value: T, name: str) -> T:
 
 
 def _tag_leaf(leaf: Leaf, name: str, where: str) -> Any:
-    if not isinstance(leaf, ARRAYS):
+    dtype = leaf.dtype if isinstance(leaf, (np.ndarray, np.generic)) else None
+    if not isinstance(leaf, ARRAYS) or (dtype is not None and dtype.kind in NO_NUMBERS):
+        kind = type(leaf).__name__ + (f" of {dtype}" if dtype else "")
         raise TagError(
-            f'tag "{name}" ({where}) is on a {type(leaf).__name__}, {leaf!r:.40}; expected an array. '
+            f'tag "{name}" ({where}) is on a {kind}, {leaf!r:.40}; expected an array of numbers. '
             "Tag the arrays in it, or leave it untagged."
         )
     named = tag_p.bind(leaf, name=name, where=where, axes=(), names_only=False)

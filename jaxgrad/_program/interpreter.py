@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgrad._names.bound import afresh
 from jaxgrad._names.tag import tag_p
 from jaxgrad._program.control_flow.control import Body, Probes, TagResults
 from jaxgrad._program.control_flow.parameters import is_plain, is_ref
 from jaxgrad._program.control_flow.table import CONTROLS
 from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened, x64_as_traced
 from jaxgrad._program.probe import Forced, joined, replaced
+from jaxgrad._program.rules import rules_of
 from jaxgrad._program.sites import Site
 from jaxgrad._program.wide import bodies
 from jaxgrad._program.wide.promotion import Wide
@@ -94,7 +94,7 @@ class _Run:
         self.join_named(named, list(env), env, probes, values)
         for i, eqn in enumerate(jaxpr.eqns):
             operands = [self.read(env, atom) for atom in eqn.invars]
-            with afresh() if not path and i in self.rules else nullcontext():
+            with rules_of(eqn) if not path and i in self.rules else nullcontext():
                 results, (new_values, new_reached) = self.equation(eqn, operands, probes, (*path, i))
             values |= new_values
             reached |= new_reached

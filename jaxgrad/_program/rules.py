@@ -1,13 +1,15 @@
 """Derivative rules that are Python functions: what they trace is in no program before they are called."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jax.interpreters import ad
 
-from jaxgrad._program.jaxpr import inner, opened
-from jaxgrad._types import Eqn, Jaxpr
+from jaxgrad._names.bound import afresh
+from jaxgrad._program.jaxpr import inner, opened, x64_as_traced
+from jaxgrad._types import Aval, Eqn, Jaxpr
 
 _CALLED = ("custom_jvp_call", "custom_vjp_call", "call_hi_primitive")
 _PACKAGES = ("jax", "jaxlib", "jaxgrad")
@@ -17,6 +19,24 @@ def equations_with_rules(jaxpr: Jaxpr) -> frozenset[int]:
     """Which equations of a program call such a rule as they are differentiated, in programs inside them too."""
     known: dict[int, bool] = {}
     return frozenset(i for i, eqn in enumerate(jaxpr.eqns) if _calls_rule(eqn, known))
+
+
+@contextmanager
+def rules_of(eqn: Eqn) -> Iterator[None]:
+    """Where the rules in an equation are called: their tags are seen, and 64 bits are on if it computes with them."""
+    with afresh(), x64_as_traced(_types(eqn, set())):
+        yield
+
+
+def _types(eqn: Eqn, seen: set[int]) -> Iterator[Aval]:
+    """The types of all that an equation computes with, in programs inside it too."""
+    yield from (v.aval for v in (*eqn.invars, *eqn.outvars))
+    bodies = [opened(body)[0] for body in inner(eqn)]
+    for body in bodies:
+        if id(body) not in seen:
+            seen.add(id(body))
+            for inside in body.eqns:
+                yield from _types(inside, seen)
 
 
 def _calls_rule(eqn: Eqn, known: dict[int, bool]) -> bool:

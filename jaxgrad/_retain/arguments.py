@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad._errors import InputError, OutputError
-from jaxgrad._types import ARRAYS, Leaf, PyTree
+from jaxgrad._types import ARRAYS, NO_NUMBERS, Leaf, PyTree
 
 
 def differentiable(args: tuple[Any, ...], argnums: int | Sequence[int] | None) -> list[int]:
@@ -75,8 +75,8 @@ def _positions(argnums: int | Sequence[int] | None, n: int) -> set[int]:
 
 
 def is_array(leaf: Leaf) -> bool:
-    if isinstance(leaf, np.ndarray):
-        return leaf.dtype.kind not in "OSUMm" and leaf.dtype != jax.dtypes.float0
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.dtype.kind not in NO_NUMBERS and leaf.dtype != jax.dtypes.float0
     return isinstance(leaf, ARRAYS)
 
 

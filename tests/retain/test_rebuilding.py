@@ -88,6 +88,19 @@ def test_an_inner_x64_keeps_its_dtypes():
     np.testing.assert_allclose(record.grads["h"], 4 * X, rtol=1e-6)  # float32
 
 
+@pytest.mark.parametrize("around", [lambda f: f, jax.jit], ids=["", "in a jit"])
+def test_a_derivative_rule_in_an_inner_x64_has_its_dtypes(around):
+    @around
+    def wide_relu(x):  # the rule of relu makes a float64 zero, which JAX narrows, with a warning, where x64 is off
+        return jax.nn.relu(x.astype(jnp.float64)).astype(jnp.float32)
+
+    def fun(x):
+        with jax.enable_x64(True):
+            return jnp.sum(wide_relu(tag(x, "h")))
+
+    np.testing.assert_array_equal(retain_grads(fun)(X).grads["h"], np.float32(X > 0))
+
+
 def test_a_tag_has_a_rule_for_jet():
     terms = ((1.0, 0.0),)
     assert jet.jet(lambda x: jnp.sin(tag(x, "h")), (1.0,), terms) == jet.jet(jnp.sin, (1.0,), terms)

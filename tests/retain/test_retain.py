@@ -844,10 +844,20 @@ def test_a_name_that_is_no_string_or_empty_is_an_error(name):
         tag(X, name)
 
 
-@pytest.mark.parametrize("value", ["text", object(), [X, "text"]])
-def test_a_tag_on_what_is_no_array_is_an_error(value):
-    with pytest.raises(TagError, match=r'tag "v.*" \(test_retain\.py:\d+\) is on a .*; expected an array'):
-        tag(value, "v")
+NO_ARRAYS = {
+    "a str": "text",
+    "a object": object(),
+    "a str, 'text'": [X, "text"],
+    "a ndarray of object, array": np.array([1, "a"], object),
+    "a ndarray of <U1": np.array(["a"]),
+    "a datetime64 of datetime64": np.datetime64("2026-01-01"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_ARRAYS)
+def test_a_tag_on_what_is_no_array_is_an_error(kind):
+    with pytest.raises(TagError, match=r'tag "v.*" \(test_retain\.py:\d+\) is on ' + kind + ".*; expected an array of"):
+        tag(NO_ARRAYS[kind], "v")
     with pytest.raises(TagError, match=r'tag "v" .* is on None, with no array in it; expected an array'):
         tag(None, "v")
 
