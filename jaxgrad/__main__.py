@@ -190,12 +190,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return status
 
 
+def _say_who_died(process: int) -> None:
+    _say(
+        f"process {process} has ended before it was done, so that JAX will end this one too, in its own words: see "
+        "what that process said, and give --resume to all of them."
+    )
+
+
 def _evaluate_share(arguments: argparse.Namespace, index: int, processes: int) -> int:
     if arguments.log is not None:
         logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
         logging.getLogger("jaxgrad").setLevel(arguments.log.upper())
     try:
-        _write(evaluated(arguments, index, processes, sys.stderr))
+        _write(evaluated(arguments, index, processes, sys.stderr, _say_who_died))
     except (OSError, KeyboardInterrupt) as error:
         left = what_is_left(arguments.output, index, processes)
         if isinstance(error, KeyboardInterrupt):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,33 +21,48 @@ from jaxgrad._evaluate.data_sets.listing import is_data_set
 from jaxgrad._evaluate.data_sets.manifest import merge_manifests
 from jaxgrad._evaluate.evaluate import Progress, Summary, check_output, evaluate
 from jaxgrad._evaluate.merge import merge
-from jaxgrad._evaluate.processes import check_agreement, check_no_others, shard_of
+from jaxgrad._evaluate.processes import check_agreement, check_no_others, host_of, shard_of
 from jaxgrad._evaluate.task import Task, plan_task
+from jaxgrad._evaluate.watching import Died, Watch
 
 PROGRESS_EVERY = 1.0  # seconds between two lines of progress in JSON
 
 
-def evaluated(arguments: argparse.Namespace, index: int, processes: int, screen: TextIO | None) -> str:
-    """Evaluates a process's share of the rows; what was done, as text or JSON."""
+def evaluated(
+    arguments: argparse.Namespace, index: int, processes: int, screen: TextIO | None, died: Died = lambda process: None
+) -> str:
+    """Evaluates a process's share of the rows; what was done, as text or JSON.
+
+    `died` is called with the number of another process of the run that has ended before it was done.
+    """
     if is_data_set(arguments.rows, arguments.output):
         return _data_set(arguments, index, processes, screen)
     task = _task(arguments, arguments.rows[0], share=(index, processes), keys=keys_of(arguments.rows)[0])
     out = shard_of(arguments.output, index, processes)
     together = processes > 1 and arguments.part is None
-    if together:
-        check_agreement(task, arguments.output)
+    watch = Watch(index) if together else None
+    greeting = check_agreement(task, arguments.output, watch.greeting) if watch else b""
     check_no_others(arguments.output, processes)
     if arguments.dry_run:
         check_output(task, out, resume=arguments.resume, overwrite=arguments.overwrite)
         return _plan(task, out, as_json=arguments.json)
-    # Nothing has its name before all processes are done: JAX's farewell waits for all, or ends them.
-    farewell = jax.distributed.shutdown if together else lambda: None
+    if watch:
+        watch.begin(host_of(arguments.coordinator), greeting, died)
+    # Nothing has its name before all processes are done: the farewell waits for all, or ends them.
+    before_publishing = partial(_farewell, watch) if watch else lambda: None
     with _progress(screen, as_json=arguments.json) as progress:
         summary = evaluate(
             task, out, resume=arguments.resume, overwrite=arguments.overwrite, progress=progress,
-            before_publishing=farewell,
+            before_publishing=before_publishing,
         )  # fmt: skip
     return _as_json(summary) if arguments.json else _as_text(summary)
+
+
+def _farewell(watch: Watch) -> None:
+    """Waits for all processes."""
+    watch.say_farewell()
+    jax.distributed.shutdown()
+    watch.close()
 
 
 def _task(arguments: argparse.Namespace, rows: str | Path, **options: Any) -> Task:

@@ -50,6 +50,11 @@ def join(coordinator: str | None, processes: int | None, process: int | None, di
     return jax.process_index(), jax.process_count()
 
 
+def host_of(coordinator: str | None) -> str | None:
+    """The host of a coordinator's host:port; None where it is found out by JAX."""
+    return coordinator.rpartition(":")[0].removeprefix("[").removesuffix("]") if coordinator is not None else None
+
+
 def _check_place(processes: int | None, process: int | None, distributed: bool) -> None:
     if (processes is None or process is None) and not distributed:
         raise InputError("`coordinator` is given without `processes` or `process`; expected all three.")
@@ -134,8 +139,11 @@ def check_no_others(out: str | Path, count: int) -> None:
             )
 
 
-def check_agreement(task: Task, out: str | Path) -> None:
+def check_agreement(task: Task, out: str | Path, greeting: bytes = bytes(32)) -> bytes:
     """Raises an error where the processes of a run are at different tasks; every process has to call it.
+
+    Returns:
+      the greeting of the first process, 32 bytes.
 
     Raises:
       InputError: something of the task differs.
@@ -144,14 +152,15 @@ def check_agreement(task: Task, out: str | Path) -> None:
 
     made_of = {key: value for key, value in task.made_of().items() if key != "part of the rows"}
     made_of["output"] = Path(out).name
-    digests = np.array([_digest(key, value) for key, value in made_of.items()])
-    everyone = np.asarray(multihost_utils.process_allgather(digests))
-    for key, of_all in zip(made_of, everyone.swapaxes(0, 1), strict=True):
+    digests = [_digest(key, value) for key, value in made_of.items()]
+    everyone = np.asarray(multihost_utils.process_allgather(np.array([*digests, np.frombuffer(greeting, np.uint32)])))
+    for key, of_all in zip(made_of, everyone.swapaxes(0, 1)[:-1], strict=True):
         differ = np.flatnonzero((of_all != of_all[0]).any(axis=1))
         if len(differ):
             raise InputError(
                 f"process {differ[0]} has another value for {key} than process 0; expected the same in all."
             )
+    return bytes(everyone[0, -1].tobytes())
 
 
 def _digest(key: str, value: object) -> np.ndarray[Any, Any]:
