@@ -169,8 +169,7 @@ class Batched:
         """What kind of results they are, None where their memory stays theirs; what JAX may yet be computing."""
         if self._program.is_full:
             self._compile()
-        config: Any = jax.config
-        debugs = config.jax_debug_nans or config.jax_debug_infs
+        debugs = jax.config.jax_debug_nans or jax.config.jax_debug_infs  # type: ignore[attr-defined]
         if self._program.is_light or self._run is not self._new or debugs or _is_traced(args):
             return None, self._run(*args), args
         self._array = None
@@ -179,7 +178,8 @@ class Batched:
         return kind, self._new(*args) if free is None else self._over(free, *args), args
 
     def _unpacked(self, *args: Any) -> PyTree:
-        return self._packed(*args)()
+        [(layout, arrays)] = self._packed(*args).items()
+        return self._program.layouts[layout](arrays)
 
     def _into(self, out: PyTree, args: tuple[Any, ...]) -> PyTree:
         """Into what is not yet known to be memory of JAX's, and of its own."""

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import Partial
 
 from jaxgrad._batch.out import check_structure
 from jaxgrad._batch.rows import Rows, read
@@ -21,6 +20,7 @@ class Program:
     """`fun` over rows. Python runs here once for each shape: whatever is checked here costs a later call nothing.
 
     Attributes:
+      layouts: what takes packed results apart: NumPy arrays, views of the packed ones; parts of traced ones.
       is_full: more programs are kept than should be.
       is_light: a call has nothing to do but to run a program: there are few of them, of small results.
     """
@@ -30,6 +30,7 @@ class Program:
         self._fun = jax.jit(fun)
         self._in_axes = in_axes
         self._batch_size = batch_size
+        self.layouts: list[Callable[[tuple[jax.Array, ...]], PyTree]] = []
         self._traces = 0
         self.is_full = False
         self.is_light = True
@@ -54,25 +55,25 @@ class Program:
         self.is_light &= is_small and not self.is_full
         return results
 
-    def packed(self, *args: Any) -> Partial:
-        """Few rows' results in an array for each dtype, and what gives them back: as NumPy arrays, views of it."""
-        results = self(None, *args)
-        leaves, tree = jax.tree.leaves(results), jax.tree.structure(results)
+    def packed(self, *args: Any) -> dict[int, tuple[jax.Array, ...]]:
+        """Few rows' results in an array for each dtype, under the number of the layout that takes them apart."""
+        leaves, tree = jax.tree.flatten(self(None, *args))
         parts: dict[Any, list[jax.Array]] = {leaf.dtype: [] for leaf in leaves}
-        places = []
+        places, shapes = [], [(i, leaf.shape) for i, leaf in enumerate(leaves) if leaf.ndim != 1]
         for leaf in leaves:
-            part = parts[leaf.dtype]
-            start = sum(before.size for before in part)
-            part.append(leaf.ravel())
-            shape = None if leaf.ndim == 1 else leaf.shape
-            places.append((list(parts).index(leaf.dtype), slice(start, start + leaf.size), shape))
+            start = sum(before.size for before in parts[leaf.dtype])
+            places.append((list(parts).index(leaf.dtype), slice(start, start + leaf.size)))
+            parts[leaf.dtype].append(leaf.ravel())
 
-        def unpacked(*packed: jax.Array) -> PyTree:
+        def layout(packed: tuple[jax.Array, ...]) -> PyTree:
             arrays: Any = [array if isinstance(array, jax.core.Tracer) else np.asarray(array) for array in packed]
-            views = [arrays[i][at] if shape is None else arrays[i][at].reshape(shape) for i, at, shape in places]
+            views = [arrays[i][place] for i, place in places]
+            for i, shape in shapes:
+                views[i] = views[i].reshape(shape)
             return jax.tree.unflatten(tree, views)
 
-        return Partial(unpacked, *map(jnp.concatenate, parts.values()))
+        self.layouts.append(layout)
+        return {len(self.layouts) - 1: tuple(map(jnp.concatenate, parts.values()))}
 
 
 def _in_blocks(fun: Callable[..., PyTree], rows: Rows, size: int, out: PyTree) -> PyTree:

@@ -74,8 +74,7 @@ class Split:
         own = [jax.device_put(np.full(1, count, np.int32), device) for device in self._mesh.local_devices]
         each = jax.make_array_from_single_device_arrays((self._mesh.size,), sharding, own)
         everywhere = NamedSharding(self._mesh, PartitionSpec())
-        found: list[int] = np.asarray(jax.jit(jnp.copy, out_shardings=everywhere)(each)).tolist()
-        return found
+        return list(map(int, np.asarray(jax.jit(jnp.copy, out_shardings=everywhere)(each))))
 
     def _place(self, leaf: Any, axis: int | None) -> Any:
         sharding = NamedSharding(self._mesh, self._spec(axis))
