@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from jaxgrad import TagError, ledger, retain_grads, retain_vjp, tag
+from jaxgrad._program.rules import equations_with_rules
 
 X = jnp.array([0.3, -0.7, 1.1])
 
@@ -165,6 +166,13 @@ def test_rules_without_tags_are_left_alone():
     jax.make_jaxpr(jax.grad(fun))(X)
     for _ in range(2):
         assert jax.eval_shape(lambda x: retain_grads(fun)(x).grads, X).keys() == {"h", "y"}
+
+
+def test_the_operations_of_jax_have_no_such_rule():
+    """What has one is traced and compiled apart, which a program without should not pay for."""
+    jaxpr = jax.make_jaxpr(lambda x: jnp.cumsum(jax.nn.relu(jnp.linalg.inv(tag(jnp.outer(x, x), "h")) ** 2)))(X).jaxpr
+    operations = [eqn.primitive.name for eqn in jaxpr.eqns]
+    assert equations_with_rules(jaxpr) == {operations.index("custom_jvp_call")}
 
 
 def test_an_inner_derivative_in_a_rule_is_not_the_outer_ones():
