@@ -61,7 +61,7 @@ class Origin(NamedTuple):
 
     scans: int
     functions: str
-    names_only: bool = False
+    names_only: bool
 
 
 class Bound(dict[tuple[str, str], Origin]):
