@@ -19,7 +19,7 @@ from jaxgrad._evaluate.weights import read_weights
 from jaxgrad._text import listed, short
 from jaxgrad.neuron._quantities import chosen
 
-BLOCK = 64 << 20  # bytes of rows and results that are read, computed and written at a time
+BLOCK = 16 << 20  # bytes of rows and results that are read, computed and written at a time
 CARRIED = 16  # bytes of a cell that is carried, about: text has no length of its own
 MOST = 1 << 31  # rows at a time, whatever is asked for
 ON_BAD_ROW = ("error", "skip", "nan")

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import json
 import re
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -72,11 +73,11 @@ def asked(rows, out, carry=None, mode="skip"):
 
 
 @pytest.mark.parametrize("mode", ["skip", "nan"])
-@pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize("given", FORMATS)
+@pytest.mark.parametrize(
+    ("given", "ending"),
+    [pair for pair in product(FORMATS, FORMATS) if pair != (".csv", ".npy")],  # text has no place
+)
 def test_each_row_keeps_what_is_carried(tmp_path, rows, given, ending, mode):
-    if given == ".csv" and ending == ".npy":
-        pytest.skip("text is not for .npy")
     out = tmp_path / f"o{ending}"
     assert run(*asked(rows / f"x{given}", out, mode=mode)) == 0
     found, stay = content(out), [i for i in range(ROWS) if mode == "nan" or i not in BAD]
