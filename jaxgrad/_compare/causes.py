@@ -1,16 +1,20 @@
 """Where differences begin: the rows whose inputs agree. What is computed from a row that differs, differs too."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import jax
 from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves
 
 from jaxgrad._compare.entries import label
 from jaxgrad._compare.rows import Row
+from jaxgrad._compare.tried import tried
 from jaxgrad._program.interpreter import run
 from jaxgrad._program.liveness import dependence
-from jaxgrad._record import Call
-from jaxgrad._retain.call import trace_call
+from jaxgrad._record import Call, Record
+from jaxgrad._retain.call import TracedCall, trace_call
 
 Inputs = Mapping[str, frozenset[str]]  # label of a row -> those of the rows that it is computed from
 
@@ -39,37 +43,44 @@ def _first(rows: Sequence[Row], *, backward: bool) -> Row | None:
     return next((row for row in rows if not row.ok and (row.kind == "gradient") == backward), None)
 
 
-def inputs_of(call: Call) -> Inputs:
-    """What each value and gradient of a call is computed from, from tag to tag; {} where the call cannot be traced.
+def inputs_of(record: Record) -> Inputs:
+    """What each value and gradient of a record is computed from, from tag to tag; {} where its program is not known.
 
     A value is made of the tags before it. A gradient is the sum, over the tags and the output that are made of it, of
     their gradients times local derivatives, and these are taken at the values that the tags are made of.
     """
-    try:
-        return _inputs_of(call)
-    except Exception:  # whatever the program is, the comparison stands without it
-        return {}
+    if record._call is not None:
+        return tried(partial(_of_call, record._call))[0] or {}
+    return tried(partial(_inputs_of, record._origin.traced))[0] or {} if record._origin.traced is not None else {}
 
 
-def _inputs_of(call: Call) -> Inputs:
+def _of_call(call: Call) -> Inputs:
     options = {**call.options, "names": None if isinstance(call.options["names"], Mapping) else call.options["names"]}
     forced = options.pop("forced")
-    planned = trace_call(call.fun, call.args, dict(call.kwargs), **options)
+    return _inputs_of(trace_call(call.fun, call.args, dict(call.kwargs), **options), is_forced=forced is not None)
+
+
+def _inputs_of(planned: TracedCall, *, is_forced: bool = False) -> Inputs:
     probed = [i for i, site in enumerate(planned.sites) if site.note is None]
-    n = len(planned.leaves)
+    n, consts = len(planned.leaves), planned.program.consts
+    unknown = [i for i, const in enumerate(consts) if isinstance(const, jax.ShapeDtypeStruct)]
 
     def step(*sources: Any) -> list[Any]:
-        probes = {i: planned.sites[i].raw(value) for i, value in zip(probed, sources[n:], strict=True)}
-        output, _, (values, _) = run(planned.program, planned.sites, sources[:n], probes, cut=True)
+        probes = {i: planned.sites[i].raw(value) for i, value in zip(probed, sources[n:], strict=False)}
+        given = dict(zip(unknown, sources[n + len(probed) :], strict=True))
+        program = replace(planned.program, consts=[given.get(i, const) for i, const in enumerate(consts)])
+        output, _, (values, _) = run(program, planned.sites, sources[:n], probes, cut=True)
         return [*(planned.sites[i].present(values[i]) for i in probed), *tree_leaves(output)]
 
     zeros = [planned.sites[i].present(planned.sites[i].probe()) for i in probed]
-    depends = dependence(step, *planned.leaves, *zeros)
+    depends = dependence(step, *planned.leaves, *zeros, *(consts[i] for i in unknown))
     names = [planned.sites[i].name for i in probed]
     arguments = [f"arg{keystr(path)}" for path, _ in tree_flatten_with_path(planned.arg_grads(list(range(n))))[0]]
     sources, targets = [*arguments, *names], [*names, "output"]
-    made_of = {target: {sources[i] for i in found} for target, found in zip(targets, depends, strict=True)}
-    if forced is not None:  # each piece is on the reference's own values and cotangents
+    made_of = {
+        target: {sources[i] for i in found if i < len(sources)} for target, found in zip(targets, depends, strict=True)
+    }
+    if is_forced:  # each piece is on the reference's own values and cotangents
         made_of = {target: set() for target in targets}
     found = {target: frozenset(made_of[target] & set(names)) for target in targets}
     for source in sources:

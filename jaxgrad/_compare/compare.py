@@ -111,8 +111,7 @@ def compare(
         found, wanted, remarks = paired(found, wanted, names)
     knows = rounding or next((r for r in sides if r.uncertainty_is_rounding), None)
     called = next((r for r in sides if r._call is not None), None)
-    call = None if called is None else called._call
-    origins = [r._origin for r in sides if r._origin.traced is not None]
+    traced = [r for r in sides if r._origin.traced is not None]
     shows_loss = isinstance(want, Record) and bool(want.uncertainty)  # beside an oracle, rounding is what is looked for
 
     def judge(slack: float = 1.0, knows: Record | None = None, cancels: Sequence[Cancels] = ()) -> Comparison:
@@ -122,13 +121,13 @@ def compare(
     more: tuple[str, ...] = ()
     if knows is not None or shows_loss or not tolerance.is_default:
         comparison = judge(knows=knows)
-    elif called is None or call is None:
-        comparison, more = by_origins(judge, origins)
+    elif called is None:
+        comparison, more = by_origins(judge, [record._origin for record in traced])
     else:
-        comparison, more = by_rounding(judge, called, call)
-    remarks = (*remarks, *more)
-    inputs = inputs_of(call) if call is not None and not comparison.ok else {}
-    return replace(comparison, remarks=(*remarks, *both_nan(comparison)), inputs=inputs)
+        comparison, more = by_rounding(judge, called)
+    of = next(iter((*((called,) if called else ()), *traced)), None)
+    inputs = inputs_of(of) if of is not None and not comparison.ok else {}
+    return replace(comparison, remarks=(*remarks, *more, *both_nan(comparison)), inputs=inputs)
 
 
 def _what(rounding: Value) -> str:

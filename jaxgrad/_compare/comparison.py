@@ -57,7 +57,7 @@ class Comparison:
     def roots(self) -> tuple[Row, ...]:
         """The rows at which differences begin: what they are computed from agrees. The others follow from them.
 
-        Of an eager `retain_grads` record it is known what is computed from what. Else the roots are the first value
+        Of a record of `retain_grads` it is known what is computed from what. Else the roots are the first value
         that differs and the first gradient, the latter too only if it is not known to follow from the former.
         """
         return roots(self.rows, self.inputs)

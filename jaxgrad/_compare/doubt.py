@@ -1,10 +1,9 @@
 """Where the rule for all programs is unsure of a difference, what is known of the one program settles it."""
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,9 +11,9 @@ from jaxgrad._compare.comparison import Comparison
 from jaxgrad._compare.oracles.rounding import SIGMAS, rounding_of_call
 from jaxgrad._compare.rows import Pair, Row
 from jaxgrad._compare.tolerance import far, roundoff
+from jaxgrad._compare.tried import tried
 from jaxgrad._compare.typical import Typical, typical_of
-from jaxgrad._errors import JaxgradError
-from jaxgrad._record import Call, Origin, Record
+from jaxgrad._record import Origin, Record
 
 UNSURE = 0.5  # of the rule's tolerance: of honest ports 1 in 20 comes so far, of LayerNorms with another epsilon all
 LENIENT = 3.0  # of it, where the arguments are not known: of 2,600 honest pairs none was further off than 2.4
@@ -30,12 +29,12 @@ _UNKNOWN = "judged by the rule for all programs: the rounding of this one could 
 _SHOWING = 8  # elements of an array that shows the size of what it is made of
 _MOST = 0.9  # of its elements differ, by ...
 _PART = 0.25  # ... so much of its norm, where all is wrong
-_NORM = 1 / 3  # of what rounding may do to a norm: of honest ports none was further off than 1/8, another epsilon 3/5
+_NORM = 1 / 3  # of what rounding may do to a norm: honest ports are off by 1/5 of it at most, another epsilon by 3/5
+_ONE_WAY = 0.8  # the cosine of a difference that is a factor
 _MANY = 32  # elements of an array whose norm shows what rounding does, whatever cancels in some of them
 
 Cancels = Mapping[str, np.ndarray[Any, Any]]  # label -> where nothing but rounding is left
 Settled = tuple[Comparison, tuple[str, ...]]  # with remarks
-T = TypeVar("T")
 
 
 class Judge(Protocol):
@@ -46,7 +45,7 @@ class Judge(Protocol):
     ) -> Comparison: ...
 
 
-def by_rounding(judge: Judge, record: Record, call: Call) -> Settled:
+def by_rounding(judge: Judge, record: Record) -> Settled:
     """Judged by the rounding of the program and its arguments, where that can matter."""
     comparison = judge(slack=UNSURE)
     if comparison.ok:
@@ -54,8 +53,10 @@ def by_rounding(judge: Judge, record: Record, call: Call) -> Settled:
     comparison = judge(slack=LENIENT)
     if not comparison.ok and (is_gross(comparison) or not is_unsure(comparison)):
         return comparison, (GROSS,) if is_unsure(comparison) else ()
+    call = record._call
+    assert call is not None
     if call.found is None:
-        call.found, why = _tried(lambda: rounding_of_call(call, record))
+        call.found, why = tried(lambda: rounding_of_call(call, record))
         if call.found is None:
             return comparison, (_UNKNOWN.format(why=why),)
     remark = f"judged by the rounding of the program itself, found for this: within {SIGMAS:g} of its spread"
@@ -70,7 +71,7 @@ def by_origins(judge: Judge, origins: Sequence[Origin]) -> Settled:
     strict = comparison if not comparison.ok else judge(slack=UNSURE)
     if strict.ok:
         return comparison, ()
-    found = [_tried(partial(typical_of, origin)) for origin in origins]
+    found = [tried(partial(typical_of, origin)) for origin in origins]
     known = [typical for typical, _ in found if typical is not None]
     if not known:
         return comparison, (_UNKNOWN.format(why=found[0][1]),)
@@ -87,12 +88,21 @@ def _by_typical(lenient: Comparison, strict: Comparison, known: Sequence[Typical
         if pair is None or not share or not part:
             continue
         off, want, ends = _distance(pair)
-        if row.ok and not other.ok and pair.want.size >= _MANY and off > _NORM * share * want:
+        within = (_NORM if _goes_one_way(pair) else 1.0) * share * want
+        if row.ok and not other.ok and pair.want.size >= _MANY and off > within:
             rows[i], pairs[row.label] = other, strict.pairs[row.label]
         if not row.ok and ends <= part * _greatest(lenient, row.kind):
             whole = pair.want.size < _MANY or off <= _NORM * share * want
             rows[i] = replace(row, ok=True, why="") if whole else row
     return replace(lenient, rows=tuple(rows), pairs=pairs)
+
+
+def _goes_one_way(pair: Pair) -> bool:
+    """Is the difference of two arrays but one factor? Roundings go up as often as down, and differ from row to row."""
+    with np.errstate(all="ignore"):
+        want = pair.want.astype(np.complex128).ravel()
+        off = pair.got.astype(np.complex128).ravel() - want
+        return bool(abs(np.vdot(want, off)) > _ONE_WAY * np.linalg.norm(want) * np.linalg.norm(off))
 
 
 def _limits(known: Sequence[Typical]) -> tuple[list[Mapping[str, float]], list[Mapping[str, float]]]:
@@ -148,15 +158,3 @@ def _greatest(comparison: Comparison, kind: str) -> float:
 
 def _size(pair: Pair) -> float:
     return float(np.max(np.abs(pair.want.astype(np.complex128)), initial=0))
-
-
-def _tried(find: Callable[[], T]) -> tuple[T | None, str]:
-    """What is found; or None, and why: whatever the program is, the comparison stands without it."""
-    try:
-        return find(), ""
-    except (JaxgradError, RuntimeError) as error:  # what cannot be followed, and what the machine cannot do
-        return None, str(error).partition("\n")[0]
-    except Exception as error:  # a mistake in the program, or ours, which has to be seen
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        warnings.warn(f"compare could not follow the program that it compares: {why}", stacklevel=5)
-        return None, why

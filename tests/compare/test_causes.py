@@ -6,8 +6,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxgrad import compare, retain_grads, tag
+from jaxgrad._record import NOWHERE
 
 
 def layers(x, wrong=(), detached=(), n=12):
@@ -18,6 +20,11 @@ def layers(x, wrong=(), detached=(), n=12):
 
 
 X = jnp.linspace(0.1, 1, 5)
+
+
+def unknown(record):
+    """The record, that of a program that nobody knows."""
+    return dataclasses.replace(record, _call=None, _origin=NOWHERE)
 
 
 def labels(rows):
@@ -63,7 +70,7 @@ def test_an_arguments_gradient_can_be_a_root():
 
 
 def test_where_it_is_not_known_what_is_made_of_what_the_first_value_and_the_first_gradient_are_named():
-    got, want = (jax.jit(retain_grads(functools.partial(layers, wrong=w)))(X) for w in ([1], []))
+    got, want = (unknown(retain_grads(functools.partial(layers, wrong=w))(X)) for w in ([1], []))
     comparison = compare(got, want)
     assert labels(comparison.roots) == ["h1", "h10.grad"]
     # the gradient may follow from the value, and its numbers do not tell anything else
@@ -72,7 +79,7 @@ def test_where_it_is_not_known_what_is_made_of_what_the_first_value_and_the_firs
 
 
 def test_a_gradient_that_tells_its_cause_is_diagnosed_beside_a_wrong_value():
-    got = jax.jit(retain_grads(layers))(X)
+    got = unknown(retain_grads(layers)(X))
     values = {**got.values, "h1": got.values["h1"] + 0.25}
     wrong = dataclasses.replace(got, values=values, grads={**got.grads, "h11": -got.grads["h11"]})
     found = compare(got, wrong).diagnose()
@@ -97,7 +104,7 @@ def test_roots_are_found_through_scans_and_branches():
     assert labels(compare(got, want).roots) == ["h"]
 
 
-def test_a_function_that_cannot_be_traced_again_has_roots_all_the_same():
+def test_a_function_that_cannot_be_traced_again_has_roots_all_the_same_and_that_is_no_silence():
     calls = []
 
     def once(x):
@@ -105,8 +112,11 @@ def test_a_function_that_cannot_be_traced_again_has_roots_all_the_same():
         assert len(calls) == 1
         return layers(x, wrong=[1])
 
-    comparison = compare(retain_grads(once)(X), jax.jit(retain_grads(layers))(X))
+    got, want = retain_grads(once)(X), jax.jit(retain_grads(layers))(X)
+    with pytest.warns(RuntimeWarning, match=r"could not follow the program that it compares \(AssertionError: "):
+        comparison = compare(got, want)
     assert comparison.inputs == {}
+    assert "judged by the rule for all programs: the rounding of this one could not be found: Ass" in str(comparison)
     assert labels(comparison.roots)[0] == "h1"
 
 
@@ -128,3 +138,13 @@ def test_each_forced_piece_is_a_root_of_its_own():
     want = retain_grads(layers)(X)
     got = retain_grads(functools.partial(layers, wrong=[2, 7]), forced=want)(X)
     assert labels(compare(got, want).roots) == ["h2", "h7"]
+
+
+def test_of_a_jitted_record_it_is_known_too_what_is_computed_from_what():
+    got, want = (jax.jit(retain_grads(functools.partial(towers, wrong=wrong)))(X, X) for wrong in (True, False))
+    assert labels(compare(got, want).roots) == ["a", "b"]
+
+    def closed_over(x):  # the other argument is a constant of the program, and traced
+        return jax.jit(lambda y: retain_grads(lambda x: towers(x, y, wrong=True))(x))(X)
+
+    assert labels(compare(closed_over(X), dataclasses.replace(want, arg_grads=())).roots) == ["a", "b"]

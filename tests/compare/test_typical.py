@@ -1,5 +1,6 @@
 """A record that comes out of jit or vmap knows its program, though not its arguments, and is judged by that."""
 
+import dataclasses
 import functools
 import pickle
 
@@ -12,6 +13,7 @@ from helpers.study import CASES, PLANTED, arguments
 from jaxgrad import compare, retain_grads, tag
 from jaxgrad._compare.typical import typical_of
 from jaxgrad._program.quick_jit import quick_jit
+from jaxgrad._record import NOWHERE
 
 
 def one_key(s):
@@ -161,3 +163,44 @@ def test_integers_and_keys_have_stand_ins_too():
 
     record = jax.jit(retain_grads(fun))(X, jnp.array([0, 2]), jax.random.key(0))
     assert typical_of(record._origin).share["y"] > 0
+
+
+def one_pass(gain, x, eps=1e-5):
+    """LayerNorm by the mean of squares, which cancels where the mean is large."""
+    mean = jnp.mean(x, -1, keepdims=True)
+    variance = jnp.mean(x * x, -1, keepdims=True) - mean * mean
+    return jnp.mean(jnp.sin(tag((x - mean) / jnp.sqrt(variance + eps) * gain, "y")))
+
+
+def two_pass(gain, x):
+    centred = x - jnp.mean(x, -1, keepdims=True)
+    return jnp.mean(jnp.sin(tag(centred * jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5) * gain, "y")))
+
+
+@pytest.mark.parametrize(("eps", "mean", "ok"), [(1e-5, 0, True), (1e-5, 3, True), (1e-6, 0, False)])
+def test_what_goes_one_way_is_no_rounding_and_what_differs_from_row_to_row_is(eps, mean, ok):
+    run, want = jax.jit(retain_grads(functools.partial(one_pass, eps=eps))), jax.jit(retain_grads(two_pass))
+    for seed in range(5):
+        x = mean + np.random.default_rng(seed).standard_normal((8, 64)).astype(np.float32)
+        comparison = compare(run(np.ones(64, np.float32), x), want(np.ones(64, np.float32), x))
+        assert comparison.ok == ok, f"seed {seed}: {comparison}"
+        assert ok or comparison.first_divergence.label == "y"
+
+
+def chaotic(ws, x, port=False):
+    """Twenty layers, of which each makes a difference larger."""
+    for i, w in enumerate(ws):
+        x = tag(1 - 2 / (jnp.exp(2 * (x @ w)) + 1) if port else jnp.tanh(x @ w), f"h{i}")
+    return jnp.sin(jnp.sum(x))
+
+
+def test_a_program_that_makes_roundings_larger_may_be_further_off_than_the_rule():
+    runs = [quick_jit(retain_grads(functools.partial(chaotic, port=port))) for port in (True, False)]
+    rng = np.random.default_rng(1)
+    ws, x = [(rng.standard_normal((8, 8)) * 0.53).astype(np.float32) for _ in range(20)], rng.standard_normal((4, 8))
+    got, want = (run(ws, x.astype(np.float32)) for run in runs)
+    unknown = [dataclasses.replace(record, _origin=NOWHERE) for record in (got, want)]
+    assert not compare(*unknown).ok
+    assert compare(got, want).ok
+    wrong = dataclasses.replace(want, grads={**want.grads, "h3": want.grads["h3"] * np.float32(1.001)})
+    assert compare(got, wrong).first_divergence.label == "h3.grad"
