@@ -51,6 +51,12 @@ class Origin:
     def __hash__(self) -> int:
         return 0
 
+    def __repr__(self) -> str:
+        return "Origin()"
+
+    def __reduce__(self) -> Any:
+        return Origin, ()
+
     def met(self, leaf: Any) -> "Origin":
         """The origin of a record with this leaf, which was just put together."""
         if not isinstance(leaf, jax.core.Tracer):

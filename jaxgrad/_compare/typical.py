@@ -57,8 +57,10 @@ def typical_of(origin: Origin) -> Typical:
             program = replace(traced.program, consts=leaves[:n])
             return record_of(traced._replace(program=program, leaves=leaves[n:]))
 
+        program = follow(retained, [types[i] for i in floats])
+        program.refuse_large(SAMPLES)
         sets = [_stand_ins([types[i] for i in floats], seed) for seed in range(_STAND_INS)]
-        origin.found = _typical(follow(retained, sets[0]), sets)
+        origin.found = _typical(program, sets)
     found: Typical = origin.found
     return found
 

@@ -11,6 +11,7 @@ import pytest
 
 from helpers.study import CASES, PLANTED, arguments
 from jaxgrad import compare, retain_grads, tag
+from jaxgrad._compare.oracles import draws
 from jaxgrad._compare.typical import typical_of
 from jaxgrad._program.quick_jit import quick_jit
 from jaxgrad._record import NOWHERE
@@ -204,3 +205,11 @@ def test_a_program_that_makes_roundings_larger_may_be_further_off_than_the_rule(
     assert compare(got, want).ok
     wrong = dataclasses.replace(want, grads={**want.grads, "h3": want.grads["h3"] * np.float32(1.001)})
     assert compare(got, wrong).first_divergence.label == "h3.grad"
+
+
+def test_a_program_too_large_to_be_drawn_by_default_is_judged_by_the_rule_and_the_text_says_so(monkeypatch):
+    monkeypatch.setattr(draws, "_LARGE", 2.0**7)
+    for got in (jax.jit(retain_grads(scaled))(X), retain_grads(scaled)(X)):
+        comparison = compare(got, {"y": np.asarray(2 * X) * np.float32([1, 1, 1.01])})
+        assert comparison.first_divergence.label == "y"
+        assert "found: its largest array has 3 elements, of which 8 draws take 0.0 GiB; expected" in str(comparison)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.tree_util import tree_unflatten
 
 from jaxgrad._compare.tolerance import roundoff
+from jaxgrad._errors import InputError
 from jaxgrad._program.jaxpr import evaluated, opened
 from jaxgrad._program.quick_jit import quick_jit
 from jaxgrad._program.wide.perturbed import Perturbed, key, largest
@@ -22,6 +23,7 @@ Array = np.ndarray[Any, Any]
 _AMPLITUDE = 4.0  # roundings are drawn so many times as large, so that a kink nearby is met, and divided by it again
 _NEIGHBOURS = 2.0  # draws that the mean of a row counts for: the spread of a few draws alone is now and then too small
 _MOST = 3.0  # times its own spread that a number gets from its row: a small one is not as far off as a large one
+_LARGE = 2.0**32  # bytes of an array's draws: a comparison that takes more is not asked for by default
 _SPARE = 50_021  # random numbers more than the largest array has, so that each operation starts at another one
 
 
@@ -52,6 +54,15 @@ class Followed:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Followed) and self.key == other.key
+
+    def refuse_large(self, samples: int) -> None:
+        """Raises an InputError where the draws of one array would take more memory than one expects of a comparison."""
+        size = largest(self.jaxpr)
+        if size * samples * 8 > _LARGE:
+            raise InputError(
+                f"its largest array has {size:,} elements, of which {samples} draws take {size * samples / 2**27:.1f} "
+                f"GiB; expected {_LARGE / 2**30:g} at most. Call with_rounding(fun)(...) yourself, with fewer samples."
+            )
 
     @functools.cached_property
     def run(self) -> Callable[..., Record]:

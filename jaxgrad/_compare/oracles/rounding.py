@@ -93,6 +93,7 @@ def rounding_of_call(call: Call, record: Record) -> Record:
     """The record of a call of `retain_grads`, its uncertainty known."""
     retained = retain_grads(call.fun, **call.options)
     program, given = _followed(retained, call.args, call.kwargs, call.options["argnums"])
+    program.refuse_large(SAMPLES)
     return with_spread(record, program.draws(given, SAMPLES)[1])
 
 
