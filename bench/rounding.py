@@ -1,13 +1,14 @@
 """Verdicts: false alarms on honest ports from PyTorch, and planted mistakes, by jaxgrad and by its peers.
 
-    python bench/rounding.py [--dtype float32] [--seeds 100] [--only NAME]   (needs torch and chex)
+    python bench/rounding.py [--dtype float32] [--seeds 100] [--only NAME] [--hostile]   (needs torch and chex)
 
 prints one JSON line a program (the pairs that differ by each verdict), then one a planted mistake (the pairs in which
 it is named; by a peer, seen at all). Verdicts: "rounding", compare with with_rounding's record; "default", compare of
-an eager record with PyTorch's tensors; "jitted", compare of a jitted one, which knows no program; "eager, jit",
-"jit, vmap" and "vmap, eager", compare of one program with itself. Peers are at their own defaults. "worse" is which
-side of an alarm by rounding lies further from the same program in float64; "most", how many times its uncertainty a
-number is off at most. Last comes the cost of `with_rounding`.
+an eager record with PyTorch's tensors; "jitted", compare of a jitted one, which knows its program, but no arguments;
+"eager, jit", "jit, vmap" and "vmap, eager", compare of one program with itself. Peers are at their own defaults.
+"worse" is which side of an alarm by rounding lies further from the same program in float64; "most", how many times its
+uncertainty a number is off at most. Last comes the cost of `with_rounding`. With --hostile the programs and mistakes
+are those of `hostile.py`, which are hard to judge.
 """
 
 import argparse
@@ -19,11 +20,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import chex
+import hostile
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ports
 import torch
-from ports import CASES, MISTAKES, Case
+from ports import Case
 
 import jaxgrad
 from jaxgrad import Comparison, Record, compare, in_float64, retain_grads, with_rounding
@@ -119,8 +122,8 @@ def worse(case: Case, given: tuple[Any, ...], comparison: Comparison) -> str:
     return "PyTorch" if abs(float(row.want) - exact) >= abs(float(row.got) - exact) else "JAX"
 
 
-def alarms(name: str, dtype: str, seeds: int) -> dict[str, Any]:
-    case, found, sides = CASES[name], Counter[str](), Counter[str]()
+def alarms(name: str, case: Case, dtype: str, seeds: int) -> dict[str, Any]:
+    found, sides = Counter[str](), Counter[str]()
     jitted, eager, known = jax.jit(retain_grads(case.port)), retain_grads(case.port), with_rounding(case.port)
     everything = [arguments(case, seed, dtype) for seed in range(seeds)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *everything)
@@ -157,9 +160,8 @@ def times(got: Record, want: Mapping[str, Any], rounding: Record) -> Iterator[fl
                 yield float(np.nanmax(off / np.maximum(rounding.uncertainty[name], 1e-300), initial=0))
 
 
-def planted(mistake: str, dtype: str) -> dict[str, Any]:
-    name, wrong, label = MISTAKES[mistake]
-    case, found = CASES[name], Counter[str]()
+def planted(mistake: str, case: Case, wrong: Callable[..., Any], label: str, dtype: str) -> dict[str, Any]:
+    found = Counter[str]()
     jitted, eager, known = jax.jit(retain_grads(wrong)), retain_grads(wrong), with_rounding(case.port)
     for seed in range(PLANTED_SEEDS):
         given = arguments(case, seed, dtype)
@@ -182,7 +184,7 @@ def cost(rows: int, width: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     p = {name: jnp.asarray(rng.standard_normal((width, width)) / width**0.5, jnp.float32) for name in "qkvw"}
     x = jnp.asarray(rng.standard_normal((rows, width)), jnp.float32)
-    port = CASES["causal attention, 8"].port
+    port = ports.CASES["causal attention, 8"].port
     known, run = with_rounding(port), jax.jit(retain_grads(port))
 
     def seconds(call: Callable[[], Any]) -> tuple[float, float]:
@@ -209,18 +211,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--dtype", default="float32", choices=["float16", "bfloat16", "float32", "float64"])
     parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--hostile", action="store_true", help="the programs and mistakes that are hard to judge")
     parser.add_argument("--only", help="of one program or mistake, or 'cost'")
     given = parser.parse_args()
     about = {"dtype": given.dtype, "jax": jax.__version__, "torch": torch.__version__, "jaxgrad": jaxgrad.__version__}
     about |= {"machine": f"cpu, {platform.machine()}"}
+    programs = hostile if given.hostile else ports
     with jax.enable_x64(given.dtype == "float64"):
-        for name in CASES:
+        for name, case in programs.CASES.items():
             if given.only in (None, name):
-                print(json.dumps(alarms(name, given.dtype, given.seeds) | about), flush=True)
-        for name in MISTAKES:
+                print(json.dumps(alarms(name, case, given.dtype, given.seeds) | about), flush=True)
+        for name, (of, wrong, label) in programs.MISTAKES.items():
             if given.only in (None, name):
-                print(json.dumps(planted(name, given.dtype) | about), flush=True)
-        if given.only in (None, "cost"):
+                print(json.dumps(planted(name, programs.CASES[of], wrong, label, given.dtype) | about), flush=True)
+        if given.only in (None, "cost") and not given.hostile:
             for rows, width in ((8, 16), (128, 64), (512, 128)):
                 print(json.dumps(cost(rows, width) | about), flush=True)
 
