@@ -178,13 +178,23 @@ def test_the_process_prints_the_report_and_ends_in_success():
     assert "\n25 of 25 numbers agree" in out
 
 
-def test_the_process_escapes_what_the_terminal_cannot_show(tmp_path):
+class Ascii(io.TextIOWrapper):
+    """A terminal that has ASCII only."""
+
+    def __init__(self):
+        super().__init__(io.BytesIO(), encoding="ascii")
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode("ascii")
+
+
+def test_what_the_terminal_cannot_show_is_escaped(tmp_path, monkeypatch):
     path = tmp_path / "table.toml"
     path.write_text(SHIPPED.replace("Output of h:", "Sortie de h, d\xe9riv\xe9e \u2202:"), encoding="utf-8")
-    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    status, out, _ = finish(start("--table", str(path), stdout=subprocess.PIPE, env=ascii_only))
-    assert status == 0
-    assert "Sortie de h, d\\xe9riv\\xe9e \\u2202" in out
+    monkeypatch.setattr(sys, "stdout", Ascii())
+    assert main(["--table", str(path)]) == 0
+    assert "Sortie de h, d\\xe9riv\\xe9e \\u2202" in sys.stdout.text()
 
 
 def test_the_process_says_when_jax_has_no_such_device():
@@ -193,8 +203,8 @@ def test_the_process_says_when_jax_has_no_such_device():
     assert "jaxgrad: JAX cannot compute it: Unable to initialize backend 'nonsense'" in err
 
 
-def test_the_process_says_when_the_table_is_none(tmp_path):
-    status, out, err = finish(start("--table", str(tmp_path), stdout=subprocess.PIPE))
+def test_a_folder_is_no_table(tmp_path):
+    status, out, err = run("--table", str(tmp_path))
     assert (status, out) == (2, "")
     assert f"jaxgrad: {tmp_path}: cannot be read: Is a directory. Expected a TOML file.\n" in err
 
@@ -242,10 +252,10 @@ def test_explain_prints_the_chain_rule_of_the_document():
     assert "Note" not in out
 
 
-def test_explain_is_ascii_where_the_terminal_is():
-    process = start(*EXPLAIN, stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
-    status, out, _ = finish(process)
-    assert status == 0
+def test_explain_is_ascii_where_the_terminal_is(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Ascii())
+    assert main([*EXPLAIN]) == 0
+    out = sys.stdout.text()
     assert "df/dw0 = df/dh * dh/dk * dk/dz * dz/dw0 = -0.25 * 1 * -1 * 1 = 0.25\n" in out
     assert "\\u" not in out
 

@@ -286,6 +286,17 @@ def test_rows_and_outputs_may_be_on_another_file_system(memory, tmp_path, rows, 
     assert "is in a folder of rows" in capsys.readouterr().err
 
 
+def test_large_outputs_are_put_on_another_file_system_when_they_are_whole(memory, tmp_path, rows):
+    blocks = ("--batch-size", 128, "--format", ".csv")
+    assert run(rows, *W, *blocks, "-o", tmp_path / "here") == 0
+    assert run(rows, *W, *blocks, "-o", "memory://bucket/out") == 0
+    there = {name.removeprefix("/bucket/out/"): memory.cat(name) for name in memory.find("/bucket/out")}
+    assert there == contents(tmp_path / "here")
+    memory.rm(f"/bucket/out/{NAMES[0]}.csv")
+    assert run(rows, *W, *blocks, "-o", "memory://bucket/out", "--resume") == 0
+    assert memory.cat(f"/bucket/out/{NAMES[0]}.csv") == there[f"{NAMES[0]}.csv"]
+
+
 def test_errors_name_the_file_as_the_user_does(memory, tmp_path, capsys):
     x = inputs(600)
     x[500, 1] = np.inf
@@ -300,7 +311,7 @@ def test_errors_name_the_file_as_the_user_does(memory, tmp_path, capsys):
     assert '"memory://bucket/bad/x.npy" cannot be read as npy' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.deep)])
 def test_killed_anywhere_it_is_resumed_to_the_same_bytes(tmp_path, kills):
     folder = tmp_path / "rows"
     folder.mkdir()
