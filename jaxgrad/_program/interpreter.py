@@ -19,7 +19,7 @@ from jaxgrad._names.tag import tag_p
 from jaxgrad._program.control_flow.control import Body, Probes, TagResults
 from jaxgrad._program.control_flow.parameters import is_plain, is_ref
 from jaxgrad._program.control_flow.table import CONTROLS
-from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened, x64_as_traced
+from jaxgrad._program.jaxpr import Path, Program, bind, inner, is_literal, opened, scope_of, x64_as_traced
 from jaxgrad._program.probe import Forced, joined, replaced
 from jaxgrad._program.rules import rules_of
 from jaxgrad._program.sites import Site
@@ -94,7 +94,7 @@ class _Run:
         self.join_named(named, list(env), env, probes, values)
         for i, eqn in enumerate(jaxpr.eqns):
             operands = [self.read(env, atom) for atom in eqn.invars]
-            with rules_of(eqn) if not path and i in self.rules else nullcontext():
+            with scope_of(eqn), rules_of(eqn) if not path and i in self.rules else nullcontext():
                 results, (new_values, new_reached) = self.equation(eqn, operands, probes, (*path, i))
             values |= new_values
             reached |= new_reached

@@ -95,6 +95,14 @@ def x64_as_traced(avals: Iterable[Aval]) -> AbstractContextManager[None]:
     return jax.enable_x64(True) if wide else nullcontext()
 
 
+def scope_of(eqn: Eqn) -> AbstractContextManager[None]:
+    """Puts what is bound in it into the named scopes, and the vmaps, that an equation was traced in."""
+    from jax.extend import source_info_util
+
+    stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    return source_info_util.user_context(None, name_stack=stack)
+
+
 def bind(eqn: Eqn, operands: Sequence[Any]) -> Sequence[Any]:
     """The results of an equation on other operands."""
     with eqn.ctx.manager:

@@ -13,8 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from helpers.document import PRINTED
 from jaxgrad import InputError, Ledger, OutputError, TagError, ledger, neuron, reference, retain_grads, tag
+from jaxgrad._program.quick_jit import quick_jit
 
-X, W = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
+X, W = np.float32([1.0, 2.0]), np.float32([0.5, -0.3, 0.1])
 
 
 def assert_chain_rule(found):
@@ -304,9 +305,8 @@ def test_names_select(dtype):
     x, w = X.astype(dtype), W.astype(dtype)
     found = of(neuron.forward, x, w, names=["z", "f"])
     assert list(found.nodes)[-2:] == ["z", "f"]
-    want = neuron.chain_rule(x, w).grads["z"]
-    # Two roundings apart: the factors in between are multiplied in another order.
-    # A few roundings.
+    want = quick_jit(neuron.chain_rule)(x, w).grads["z"]
+    # A few roundings apart: the factors in between are multiplied in another order.
     assert found.edges["z", "f"].local == pytest.approx(float(want), rel=4 * float(jnp.finfo(dtype).eps))
     assert found.edges["z", "f"].local.dtype == dtype
 
@@ -359,7 +359,7 @@ OPERATIONS = {
 }
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(0, 9), st.integers(0, 9), st.booleans()),
@@ -389,7 +389,7 @@ def test_a_broken_sum_is_noticed():
 
 
 def test_gradients_are_those_of_retain_grads():
-    found, record = of(neuron.forward, X, W), jax.jit(retain_grads(neuron.forward))(X, W)
+    found, record = of(neuron.forward, X, W), quick_jit(retain_grads(neuron.forward))(X, W)
     assert {name: found.nodes[name].grad.item() for name in record.names} == {
         name: grad.item() for name, grad in record.grads.items()
     }
@@ -412,11 +412,11 @@ def test_it_is_traced_once_for_arguments_of_one_shape():
 
 
 def test_nothing_is_compiled_again_at_other_numbers(caplog):
-    read = ledger(neuron.forward)
-    read(jnp.zeros(2), W)  # local derivatives of 0 are looked at again
+    read, x, w = ledger(neuron.forward), jnp.array(X), jnp.array(W)
+    read(jnp.zeros(2), w)  # local derivatives of 0 are looked at again
     with jax.log_compiles():
-        read(X, W)
-        read(jnp.array([0.0, 3.0]), W).elsewhere(1.0)
+        read(x, w)
+        read(jnp.array([0.0, 3.0]), w).elsewhere(1.0)
     assert "Finished XLA compilation" not in caplog.text
     with jax.log_compiles():
         read(jnp.zeros(1), jnp.zeros(2))

@@ -385,6 +385,34 @@ def test_nested_vmaps_lead_outermost_first():
     assert_retained(fun, (cube,), {"s": s}, {"s": np.exp(s)})
 
 
+def rows_in_an_inner_retain_grads(rows):
+    return retain_grads(lambda rows: jnp.sum(jax.vmap(lambda row: jnp.sum(tag(2 * row, "h")))(rows)))(rows).output
+
+
+INNER = {
+    "alone": lambda cube: rows_in_an_inner_retain_grads(cube[0]),
+    "in a vmap": lambda cube: jnp.sum(jax.vmap(rows_in_an_inner_retain_grads)(cube)),
+    "in a scan": lambda cube: lax.scan(lambda s, rows: (s + rows_in_an_inner_retain_grads(rows), None), 0.0, cube)[0],
+}
+
+
+@pytest.mark.parametrize("around", INNER)
+def test_a_tag_in_a_vmap_in_an_inner_retain_grads_keeps_its_axes(around):
+    cube = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    record = quick_jit(retain_grads(INNER[around]))(cube)
+    want = cube[0] if around == "alone" else cube
+    np.testing.assert_array_equal(record.values["h"], 2 * want)
+    np.testing.assert_array_equal(record.grads["h"], np.ones_like(want))
+
+
+def test_a_vmap_around_an_inner_retain_grads_that_may_batch_the_tag_or_not_is_an_error():
+    def fun(cube):
+        return jnp.sum(jax.vmap(lambda a: a + INNER["in a scan"](cube))(jnp.ones(5)))
+
+    with pytest.raises(TagError, match="order of its leading axes is unknown"):
+        retain_grads(fun)(np.ones((2, 3, 4), np.float32))
+
+
 def test_vmap_of_scan_and_scan_of_vmap_differ_in_their_axes():
     xs = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -617,7 +645,8 @@ def test_argnums_selects_and_leaves_the_rest_untraced():
         return jnp.sum(tag(w * x, "h"))
 
     assert retain_grads(fun, argnums=0)(X, "square", X).arg_grads[1:] == (None, None)
-    assert_close(retain_grads(fun, argnums=(0, -1))(X, "square", X).arg_grads[2], 2 * X * X)
+    for argnums in [(0, -1), (-3, 2)]:
+        assert_close(retain_grads(fun, argnums=argnums)(X, "square", X).arg_grads[2], 2 * X * X)
     assert_close(retain_grads(fun)(X, "square", X).arg_grads[0], X * X)
 
 
