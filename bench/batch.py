@@ -9,8 +9,9 @@ document's chain, `neuron.backprop` and `retain_grads(neuron.forward)`. For each
     batch               `jaxgrad.batch` of the same
     donated jit(vmap)   plain JAX, the last call's arrays donated
     batch, out          `jaxgrad.batch` with `out=`
+    by 2**18, out       the same with `batch_size=2**18`, of more rows than that
     limit               the same bytes moved by numba on every core, nothing computed, arrays used again
-    blocks, out         `jaxgrad.batch` with `out=`, in blocks of a tenth of the rows
+    blocks, out         `jaxgrad.batch` with `out=`, in 30 blocks of a tenth of the rows
     stream              `batch(...).stream` of the same blocks
 
 Then one row of `retain_grads(neuron.forward)`, new arrays and packed, beside jitted `value_and_grad`. With --peers also
@@ -38,6 +39,8 @@ os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOU
 CORES = len(os.sched_getaffinity(0))
 W = np.array([0.5, -0.3, 0.1], np.float32)
 NAMES = ("z", "k", "h", "f", "df/dz", "df/dk", "df/dw0", "df/dw1", "df/dx0", "df/dx1")
+SIZE = 2**18  # rows that a loop computes at a time
+ROUNDS = 3  # through the blocks in a call: a stream begins with no memory but one block's
 AT_ONCE = 30_000_000  # rows: of more, contenders together would not fit in memory
 PEERS = {"jit(vmap)": "jit(vmap)", "donated jit(vmap)": "donated", "blocks, out": "blocks, out", "limit": "the limit"}
 MOVED = 4 * (2 + len(NAMES))  # bytes a row
@@ -77,9 +80,10 @@ def by_jax(fun: Callable[..., Any], x: jax.Array) -> dict[str, Call]:
     mapped = jax.vmap(fun, (0, None))
     plain = jax.jit(mapped)
     new, out, by_block, stream = (batch(fun, (0, None)) for _ in range(4))
+    by_size = batch(fun, (0, None), batch_size=SIZE)
     donated = jax.jit(lambda last, x, w: mapped(x, w), donate_argnums=0, keep_unused=True)
     size = max(1, len(x) // 10)
-    blocks = [x[start : start + size] for start in range(0, len(x), size)] if len(x) >= 10_000 else []
+    blocks = ROUNDS * [x[start : start + size] for start in range(0, len(x), size)] if len(x) >= 10_000 else []
     last = by_block(blocks[0], W) if blocks else None
 
     def block_by_block() -> None:
@@ -97,6 +101,8 @@ def by_jax(fun: Callable[..., Any], x: jax.Array) -> dict[str, Call]:
         "donated jit(vmap)": again(lambda last: donated(last, x, W)),
         "batch, out": again(lambda last: out(x, W, out=last)),
     }
+    if len(x) > SIZE:
+        calls["by 2**18, out"] = again(lambda last: by_size(x, W, out=last))
     return calls | ({"blocks, out": block_by_block, "stream": streamed} if blocks else {})
 
 
@@ -202,9 +208,10 @@ def in_memory(count: int, repeats: int, peers: bool) -> list[dict[str, Any]]:
             calls |= {"NumPy": lambda: by_numpy(x)} | by_torch(x)
         if count <= AT_ONCE:
             taken = timed(calls, repeats, want)
+            taken |= {name: taken[name] / ROUNDS for name in ("blocks, out", "stream") if name in taken}
         else:
             del calls
-            names = ("jit(vmap)", "batch", "donated jit(vmap)", "batch, out")
+            names = ("jit(vmap)", "batch", "donated jit(vmap)", "batch, out", "by 2**18, out")
             taken = {name: timed({name: by_jax(fun, rows)[name]}, repeats, want)[name] for name in names}
         lines += [line(function, name, count, seconds, taken) for name, seconds in taken.items()]
     return lines
