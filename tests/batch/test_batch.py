@@ -134,7 +134,7 @@ def test_keys_are_rows_too():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 300, 1000, 5000])
 def test_a_batch_size_bounds_what_is_computed_at_a_time(batch_size):
-    seen = []
+    seen, ran = [], []
 
     @jax.custom_batching.custom_vmap
     def spy(x):
@@ -143,11 +143,14 @@ def test_a_batch_size_bounds_what_is_computed_at_a_time(batch_size):
     @spy.def_vmap
     def rule(size, _, x):
         seen.append(size)
+        jax.debug.callback(lambda: ran.append(size))
         return x * 2, True
 
     x = np.arange(1000.0, dtype=np.float32)
     np.testing.assert_array_equal(batch(spy, batch_size=batch_size)(x), x * 2)
     assert max(seen) <= batch_size
+    jax.effects_barrier()
+    assert len(ran) == -(-1000 // min(batch_size, 1000))
 
 
 @pytest.mark.parametrize("in_axes", [(0, None), [0, {"w": None}], (1, None), (-1, {"w": None})])
@@ -603,14 +606,18 @@ def test_axes_and_sizes_may_be_numbers_of_numpys():
 
 
 def test_programs_of_many_numbers_of_rows_are_let_go(monkeypatch):
-    monkeypatch.setattr("jaxgrad._batch.program.MOST_PROGRAMS", 8)
+    monkeypatch.setattr("jaxgrad._batch.program.MOST_PROGRAMS", 4)
     batched = batch(lambda x: x + 1)
-    first = batched(np.zeros(1, np.float32))
-    for count in range(2, 8):
-        first = batched(np.zeros(count, np.float32), out=batched(np.zeros(count, np.float32)))
-    assert len(first) == 7
+    few, more = [np.zeros(count, np.float32) for count in (1, 2, 3)], np.zeros(4, np.float32)
+    last = [batched(x) for x in few]
+    batched(few[0], out=last[0])  # the fourth program
     with compilations() as found:
-        batched(np.zeros(1, np.float32))
+        last = [batched(x) for x in few]
+    assert not found
+    batched(more)
+    assert len(batched(few[1], out=last[1])) == 2
+    with compilations() as found:
+        batched(few[0])
     assert found
 
 
