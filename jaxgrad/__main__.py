@@ -25,7 +25,7 @@ from jaxgrad._document import report
 from jaxgrad._document.check import check
 from jaxgrad._document.load import load
 from jaxgrad._errors import InputError, JaxgradError
-from jaxgrad._evaluate.processes import join
+from jaxgrad._evaluate.processes.processes import join
 from jaxgrad._ledger.ledger import Ledger, ledger
 from jaxgrad._cli.startup import open_closed_streams
 from jaxgrad._text import one_line

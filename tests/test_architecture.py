@@ -29,7 +29,7 @@ else:
     def __getattr__(name):
         pass
 '''
-CYCLE, FLOOR, EQUATIONS, SRC, EXTENSION, PRINTS, IMPORTS, PUBLIC = RULES
+CYCLE, FLOOR, EQUATIONS, SRC, EXTENSION, PRINTS, IMPORTS, PUBLIC, SMALL = RULES
 
 
 @pytest.fixture
@@ -183,6 +183,9 @@ def test_a_sound_tree_breaks_no_rule(rule, plant):
                 ('{"f": "a"}', "{}", "f"),
             ]
         ],
+        (SMALL, {f"room/m{i}": "" for i in range(13)}, "room has 13 files, and 12 at most are meant"),
+        (SMALL, {f"m{i}": "" for i in range(21)}, "pkg has 23 entries, and 22 at most are meant"),
+        (SMALL, {"long": "x = 1\n" * 301}, r"long\.py has 301 lines, and 300 at most are meant"),
     ],
 )
 def test_a_broken_rule_is_reported(rule, files, found, plant):

@@ -21,9 +21,9 @@ from jaxgrad._evaluate.data_sets.listing import is_data_set
 from jaxgrad._evaluate.data_sets.manifest import merge_manifests
 from jaxgrad._evaluate.evaluate import Progress, Summary, check_output, evaluate
 from jaxgrad._evaluate.merge import merge
-from jaxgrad._evaluate.processes import check_agreement, check_no_others, host_of, shard_of
+from jaxgrad._evaluate.processes.processes import check_agreement, check_no_others, host_of, shard_of
+from jaxgrad._evaluate.processes.watching import Died, Watch
 from jaxgrad._evaluate.task import Task, plan_task
-from jaxgrad._evaluate.watching import Died, Watch
 
 PROGRESS_EVERY = 1.0  # seconds between two lines of progress in JSON
 

@@ -7,7 +7,7 @@ from typing import Any
 from jaxgrad._compare.both_nan import both_nan
 from jaxgrad._compare.causes import inputs_of
 from jaxgrad._compare.comparison import Comparison, Reference
-from jaxgrad._compare.doubt import Cancels, by_origins, by_rounding
+from jaxgrad._compare.doubt.doubt import Cancels, by_origins, by_rounding
 from jaxgrad._compare.entries import of_mapping, of_record
 from jaxgrad._compare.ports.pairing import paired
 from jaxgrad._compare.rows import compare_entries

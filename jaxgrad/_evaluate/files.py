@@ -8,8 +8,8 @@ from jaxgrad._errors import InputError
 from jaxgrad._evaluate.formats.arrow import ArrowSink, read_arrow, seal_of_arrow
 from jaxgrad._evaluate.formats.csv_text import CsvSink, read_csv
 from jaxgrad._evaluate.formats.npy import NpySink, read_npy
+from jaxgrad._evaluate.formats.opened import Opened
 from jaxgrad._evaluate.formats.parquet import ParquetSink, read_parquet, seal_of_parquet
-from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import BESIDE, Seal, beside, parsed
 from jaxgrad._evaluate.sink import WRITES, Columns, Schema, Sink

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.files import open_sink, open_source, seal_of
-from jaxgrad._evaluate.opened import Opened
+from jaxgrad._evaluate.formats.opened import Opened
 from jaxgrad._evaluate.output import skipped
 from jaxgrad._evaluate.output.part import Part, difference
 from jaxgrad._evaluate.output.resumable import Resumable

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxgrad._errors import InputError
-from jaxgrad._evaluate.opened import Opened
+from jaxgrad._evaluate.formats.opened import Opened
 
 READS = (".csv", ".csv.gz", ".npy", ".parquet", ".arrow")
 

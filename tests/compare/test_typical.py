@@ -11,8 +11,8 @@ import pytest
 
 from helpers.study import CASES, PLANTED, arguments
 from jaxgrad import compare, retain_grads, tag
+from jaxgrad._compare.doubt.typical import typical_of
 from jaxgrad._compare.oracles import draws
-from jaxgrad._compare.typical import typical_of
 from jaxgrad._program.quick_jit import quick_jit
 from jaxgrad._record import NOWHERE
 

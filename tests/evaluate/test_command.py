@@ -17,7 +17,7 @@ from helpers.broken_off import broken_off
 from helpers.row_files import FORMATS, W, inputs, quantities, read, run, save
 from jaxgrad import __main__ as command
 from jaxgrad._cli import interrupts
-from jaxgrad._evaluate import processes
+from jaxgrad._evaluate.processes import processes
 
 COMMAND = [sys.executable, "-m", "jaxgrad", "evaluate"]
 COMPILED = {

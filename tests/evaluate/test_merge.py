@@ -12,7 +12,7 @@ from jaxgrad.__main__ import main
 from jaxgrad._evaluate.evaluate import evaluate
 from jaxgrad._evaluate.merge import merge
 from jaxgrad._evaluate.output import skipped
-from jaxgrad._evaluate.processes import shard_of
+from jaxgrad._evaluate.processes.processes import shard_of
 from jaxgrad._evaluate.task import plan_task
 
 ROWS = 1700

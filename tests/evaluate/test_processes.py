@@ -16,7 +16,7 @@ from helpers import on_processes
 from helpers.row_files import inputs, run
 from jaxgrad import InputError, batch, neuron
 from jaxgrad._evaluate.output.seal import beside
-from jaxgrad._evaluate.processes import check_agreement, check_no_others
+from jaxgrad._evaluate.processes.processes import check_agreement, check_no_others
 from jaxgrad._evaluate.task import plan_task
 
 ENVIRONMENT = {
@@ -31,8 +31,8 @@ W = "0.5,-0.3,0.1"
 EVALUATE = (sys.executable, "-m", "jaxgrad", "evaluate")
 # The same, but a death is noticed after 3 seconds.
 IMPATIENT = (
-    sys.executable, "-c", "import sys; from jaxgrad import __main__; from jaxgrad._evaluate import processes; "
-    "processes.HEARTBEAT = 3; sys.exit(__main__.main())",
+    sys.executable, "-c", "import sys; from jaxgrad import __main__; from jaxgrad._evaluate.processes import processes"
+    "; processes.HEARTBEAT = 3; sys.exit(__main__.main())",
     "evaluate",
 )  # fmt: skip
 ROWS = 100_000

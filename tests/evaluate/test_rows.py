@@ -12,7 +12,7 @@ from helpers.row_files import FORMATS, W, inputs, quantities, read, run, save
 from jaxgrad import InputError
 from jaxgrad._evaluate.evaluate import evaluate
 from jaxgrad._evaluate.formats.columns import without_last
-from jaxgrad._evaluate.opened import Opened
+from jaxgrad._evaluate.formats.opened import Opened
 from jaxgrad._evaluate.task import plan_task
 
 
@@ -82,7 +82,7 @@ def test_one_file_is_read_whatever_becomes_of_its_name(tmp_path):
 
 
 def test_the_fingerprint_of_a_large_file_is_of_its_ends_and_of_pages_all_over(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxgrad._evaluate.opened.WHOLE", 1 << 20)
+    monkeypatch.setattr("jaxgrad._evaluate.formats.opened.WHOLE", 1 << 20)
     path = tmp_path / "rows.bin"
     content = bytearray(np.random.default_rng(0).bytes(16 << 20))
     path.write_bytes(content)

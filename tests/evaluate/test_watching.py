@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from jaxgrad._evaluate import watching
-from jaxgrad._evaluate.watching import Watch
+from jaxgrad._evaluate.processes import watching
+from jaxgrad._evaluate.processes.watching import Watch
 
 SOON, LATER = 10, 0.3  # seconds in which what should come has come, and in which what should not would have
 

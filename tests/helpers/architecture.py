@@ -15,6 +15,8 @@ MAY_BE_IMPORTED = {"jaxgrad", "jax", "jaxlib", "numpy"} | set(sys.stdlib_module_
 ONLY_WITH = {"pytest_plugin.py": {"pytest"}}  # loaded by what it imports, and by nothing else
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "jaxgrad", "tests", "bench"}
 
+MOST_FILES, MOST_ENTRIES, MOST_LINES = 12, 22, 300  # in a room, at the package's first level, in a file
+
 # Each floor imports from the floors below it only; the rooms of one floor are strangers.
 FLOORS = (
     {"__main__"},
@@ -265,6 +267,22 @@ def _extra(statement: ast.stmt) -> str:
     return f"__init__.py:{statement.lineno}: is no public name: {ast.unparse(statement)}"
 
 
+def crowded(package: Path) -> list[str]:
+    """Rooms with more files than are read at a glance, files with more lines than are read at a sitting."""
+    found = []
+    for room in sorted({path.parent for path in package.rglob("*.py")} - {package}):
+        files = [path for path in room.glob("*.py") if path.name != "__init__.py"]
+        if len(files) > MOST_FILES:
+            found.append(f"{place(room, package)} has {len(files)} files, and {MOST_FILES} at most are meant")
+    if len(rooms := [path for path in package.iterdir() if path.name != "__pycache__"]) > MOST_ENTRIES:
+        found.append(f"{package.name} has {len(rooms)} entries, and {MOST_ENTRIES} at most are meant")
+    for path, _ in sources(package):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MOST_LINES:
+            found.append(f"{place(path, package)} has {lines} lines, and {MOST_LINES} at most are meant")
+    return found
+
+
 def stray_at_top_level(root: Path) -> list[str]:
     """What stands at the top beside what belongs there, dotfiles, and what git ignores."""
     ignored = [line.rstrip("/") for line in (root / ".gitignore").read_text(encoding="utf-8").split()]
@@ -287,4 +305,5 @@ RULES: dict[str, Callable[[Path], list[str]]] = {
     "only the command line prints and exits": printing_or_exiting,
     "only runtime dependencies are imported": foreign_imports,
     "__init__.py holds public names and nothing else": private_or_extra_in_init,
+    "rooms and files are small": crowded,
 }

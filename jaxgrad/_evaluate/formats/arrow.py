@@ -17,7 +17,7 @@ from jaxgrad._evaluate.formats.columns import (
     record_batch,
     schema_of,
 )
-from jaxgrad._evaluate.opened import Opened
+from jaxgrad._evaluate.formats.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.output.seal import KEY
 from jaxgrad._evaluate.sink import Columns, Schema

@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, cast
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.formats.columns import dropped, number, of_arrow, pyarrow, record_batch, schema_of, without_last
+from jaxgrad._evaluate.formats.opened import Opened
 from jaxgrad._evaluate.formats.quotes import line_of_open_quote
-from jaxgrad._evaluate.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.sink import Columns, Schema
 from jaxgrad._evaluate.source import Chunk, RowFile

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgrad._errors import InputError
 from jaxgrad._evaluate.formats.columns import arrow_dtype
-from jaxgrad._evaluate.opened import Opened
+from jaxgrad._evaluate.formats.opened import Opened
 from jaxgrad._evaluate.output.resumable import Resumable
 from jaxgrad._evaluate.sink import Columns, Schema
 from jaxgrad._evaluate.source import Chunk, RowFile

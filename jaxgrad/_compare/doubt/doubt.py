@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxgrad._compare.comparison import Comparison
+from jaxgrad._compare.doubt.typical import Typical, typical_of
 from jaxgrad._compare.oracles.rounding import SIGMAS, rounding_of_call
 from jaxgrad._compare.rows import Pair, Row
 from jaxgrad._compare.tolerance import far, roundoff
 from jaxgrad._compare.tried import tried
-from jaxgrad._compare.typical import Typical, typical_of
 from jaxgrad._record import Origin, Record
 
 UNSURE = 0.5  # of the rule's tolerance: of honest ports 1 in 20 comes so far, of LayerNorms with another epsilon all

@@ -1,0 +1,1 @@
+"""Where a number is in doubt: how far rounding may have it off, where no record says so."""
