@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves
 
-from jaxgrad._compare.entries import label
+from jaxgrad._compare.entries import as_recorded, label
 from jaxgrad._compare.rows import Row
 from jaxgrad._compare.tried import tried
 from jaxgrad._program.interpreter import run
@@ -49,9 +49,11 @@ def inputs_of(record: Record) -> Inputs:
     A value is made of the tags before it. A gradient is the sum, over the tags and the output that are made of it, of
     their gradients times local derivatives, and these are taken at the values that the tags are made of.
     """
-    if record._call is not None:
-        return tried(partial(_of_call, record._call))[0] or {}
-    return tried(partial(_inputs_of, record._origin.traced))[0] or {} if record._origin.traced is not None else {}
+    if record._call is None and record._origin.traced is None:
+        return {}
+    find = partial(_of_call, record._call) if record._call is not None else partial(_inputs_of, record._origin.traced)
+    with as_recorded(record):
+        return tried(find)[0] or {}
 
 
 def _of_call(call: Call) -> Inputs:

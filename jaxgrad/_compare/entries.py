@@ -5,6 +5,7 @@ First the values in program order, each behind whether its branch was taken; the
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxgrad._errors import InputError
+from jaxgrad._program.jaxpr import x64_as_traced
 from jaxgrad._record import Record
 from jaxgrad._types import Leaf, Value
 
@@ -186,3 +188,8 @@ def _by_label(entries: Iterable[Entry]) -> Entries:
             raise InputError(f'two entries are called "{entry.label}"; expected one. Rename the tag or leave one out.')
         found[entry.label] = entry
     return found
+
+
+def as_recorded(record: Record) -> AbstractContextManager[None]:
+    """Switches 64 bits on where a number of the record has them: they were on where its program was traced."""
+    return x64_as_traced(jax.tree.leaves((record.output, record.values, record.grads, record.arg_grads)))

@@ -17,6 +17,7 @@ import numpy as np
 from jaxgrad._compare.entries import largest, of_record
 from jaxgrad._compare.oracles.draws import Followed, follow
 from jaxgrad._compare.oracles.rounding import SAMPLES, with_spread
+from jaxgrad._program.jaxpr import x64_as_traced
 from jaxgrad._record import Origin, Record
 from jaxgrad._retain.call import TracedCall
 from jaxgrad._retain.retain import record_of
@@ -57,10 +58,11 @@ def typical_of(origin: Origin) -> Typical:
             program = replace(traced.program, consts=leaves[:n])
             return record_of(traced._replace(program=program, leaves=leaves[n:]))
 
-        program = follow(retained, [types[i] for i in floats])
-        program.refuse_large(SAMPLES)
-        sets = [_stand_ins([types[i] for i in floats], seed) for seed in range(_STAND_INS)]
-        origin.found = _typical(program, sets)
+        with x64_as_traced(types):
+            program = follow(retained, [types[i] for i in floats])
+            program.refuse_large(SAMPLES)
+            sets = [_stand_ins([types[i] for i in floats], seed) for seed in range(_STAND_INS)]
+            origin.found = _typical(program, sets)
     found: Typical = origin.found
     return found
 

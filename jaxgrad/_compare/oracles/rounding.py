@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from jaxgrad._compare.entries import Entry, of_record
+from jaxgrad._compare.entries import Entry, as_recorded, of_record
 from jaxgrad._compare.oracles.draws import Followed, follow
 from jaxgrad._compare.oracles.float64_call import to_numpy
 from jaxgrad._compare.tolerance import roundoff
@@ -92,7 +92,8 @@ def with_rounding(
 def rounding_of_call(call: Call, record: Record) -> Record:
     """The record of a call of `retain_grads`, its uncertainty known."""
     retained = retain_grads(call.fun, **call.options)
-    program, given = _followed(retained, call.args, call.kwargs, call.options["argnums"])
+    with as_recorded(record):
+        program, given = _followed(retained, call.args, call.kwargs, call.options["argnums"])
     program.refuse_large(SAMPLES)
     return with_spread(record, program.draws(given, SAMPLES)[1])
 
