@@ -20,6 +20,7 @@ from jaxgrad._cli.evaluating import evaluated, merged, what_is_left
 from jaxgrad._cli.flags import in_flags
 from jaxgrad._cli.interrupts import Terminated, interruptible
 from jaxgrad._cli.parser import parser, with_values
+from jaxgrad._cli.startup import open_closed_streams
 from jaxgrad._cli.values import argument, function, numbers
 from jaxgrad._document import report
 from jaxgrad._document.check import check
@@ -27,7 +28,6 @@ from jaxgrad._document.load import load
 from jaxgrad._errors import InputError, JaxgradError
 from jaxgrad._evaluate.processes.processes import join
 from jaxgrad._ledger.ledger import Ledger, ledger
-from jaxgrad._cli.startup import open_closed_streams
 from jaxgrad._text import one_line
 
 AGREE, DIFFER, CANNOT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143

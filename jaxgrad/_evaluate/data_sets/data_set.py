@@ -26,9 +26,7 @@ from jaxgrad._evaluate.task import Task
 
 GROUP, FILES = 8 << 20, 32  # bytes of small outputs that are published together, and files that are open at once
 PUBLISHERS = 4  # groups at a time: a disk that is waited for by several waits once
-
-
-OF_OUTPUT = re.compile(r"(\.part(\.log)?|\.seal\.json|\.skipped\.csv)$")  # that is beside it
+OF_OUTPUT = re.compile(r"(\.part(\.log)?|\.seal\.json|\.skipped\.csv)$")  # what ends so stands beside an output
 
 
 class Plan(Protocol):
