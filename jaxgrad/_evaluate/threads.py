@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+
+T = TypeVar("T")
 
 WORTH = 1e-3  # seconds of work that are worth handing over to a thread: that takes a tenth of it
 
@@ -24,7 +26,7 @@ def ahead(items: Iterable[Any]) -> Iterator[Any]:
         finally:
             took = time.perf_counter() - begun
 
-    elsewhere = _with_settings(coming)
+    elsewhere = with_settings(coming)
     with ThreadPoolExecutor(1) as pool:
         ready = _now(coming)
         while (item := ready()) is not last:
@@ -46,12 +48,12 @@ def _fail(error: BaseException) -> Any:
     raise error
 
 
-def _with_settings(work: Callable[[], Any]) -> Callable[[], Any]:
+def with_settings(work: Callable[[], T]) -> Callable[[], T]:
     """`work` for another thread, where JAX would have its defaults for the settings that change results."""
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
-    def run() -> Any:
+    def run() -> T:
         with jax.enable_x64(x64), jax.default_matmul_precision(precision):
             return work()
 

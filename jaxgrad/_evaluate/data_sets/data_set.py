@@ -2,10 +2,12 @@
 
 import re
 import tempfile
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,17 +16,18 @@ from jaxgrad._evaluate.carried import Key, keys_of
 from jaxgrad._evaluate.data_sets.folder import Content, Folder, Local, folder_of
 from jaxgrad._evaluate.data_sets.listing import Listed, listed
 from jaxgrad._evaluate.data_sets.manifest import Entry, common, content, entry, name_of
-from jaxgrad._evaluate.data_sets.together import Small, evaluate_together, is_full, read_small
+from jaxgrad._evaluate.data_sets.outputs import check_apart, name_beside, name_of_output, part_of
+from jaxgrad._evaluate.data_sets.together import Made, Small, is_full, made_together, read_small
 from jaxgrad._evaluate.evaluate import Progress, check_format, check_output, evaluate
 from jaxgrad._evaluate.files import seal_of
 from jaxgrad._evaluate.output.part import difference, names
 from jaxgrad._evaluate.output.seal import Seal, beside
 from jaxgrad._evaluate.output.skipped import beside as skipped_beside
-from jaxgrad._evaluate.sink import WRITES
-from jaxgrad._evaluate.source import ending_of
 from jaxgrad._evaluate.task import Task
+from jaxgrad._evaluate.threads import with_settings
 
 GROUP, FILES = 8 << 20, 32  # bytes of small outputs that are published together, and files that are open at once
+MADE_AHEAD = 2  # groups of small files that are computed while the next ones are read
 PUBLISHERS = 4  # groups at a time: a disk that is waited for by several waits once
 OF_OUTPUT = re.compile(r"(\.part(\.log)?|\.seal\.json|\.skipped\.csv)$")  # what ends so stands beside an output
 
@@ -77,10 +80,10 @@ def evaluate_data_set(
     """
     every = listed(rows)
     keys = dict(zip((file.name for file in every), keys_of([file.shown for file in every]), strict=True))
-    files = _part(every, share)
+    files = part_of(every, share)
     folder = folder_of(out)
-    _check_apart(files, folder, rows)
-    outputs = [_name(file, ending) for file in files]
+    check_apart(files, folder, rows)
+    outputs = [name_of_output(file, ending) for file in files]
     if len(set(outputs)) != len(outputs):
         twice = next(name for name in outputs if outputs.count(name) > 1)
         raise InputError(f'two files of rows would have the output "{twice}"; expected names apart from the ending.')
@@ -96,8 +99,12 @@ def evaluate_data_set(
     folder.tidy([*outputs, manifest])
     if folder.has(manifest):
         folder.remove(manifest)  # until all outputs are there again
-    with tempfile.TemporaryDirectory(prefix="jaxgrad-") as scratch, ThreadPoolExecutor(PUBLISHERS) as publisher:
-        run = _Run(folder, there, plan, Path(scratch), publisher, resume=resume, overwrite=overwrite)
+    with (
+        tempfile.TemporaryDirectory(prefix="jaxgrad-") as scratch,
+        ThreadPoolExecutor(1) as maker,
+        ThreadPoolExecutor(PUBLISHERS) as publisher,
+    ):
+        run = _Run(folder, there, plan, Path(scratch), maker, publisher, resume=resume, overwrite=overwrite)
         try:
             for file, name in zip(files, outputs, strict=True):
                 run.evaluate(file, name, keys[file.name])
@@ -120,6 +127,7 @@ class _Run:
     there: Collection[str]  # outputs of which there is something
     plan: Plan
     scratch: Path
+    maker: ThreadPoolExecutor
     publisher: ThreadPoolExecutor
     resume: bool
     overwrite: bool
@@ -129,6 +137,9 @@ class _Run:
     read: int = 0
     were_whole: int = 0
     _small: list[tuple[Listed, str, Small]] = field(default_factory=list)
+    _making: deque[tuple[list[tuple[Listed, str, Small]], Future[list[Made | InputError]]]] = field(
+        default_factory=deque
+    )
     _group: dict[str, Content] = field(default_factory=dict)
     _new: set[str] = field(default_factory=set)
     _publishing: list[Future[None]] = field(default_factory=list)
@@ -150,7 +161,7 @@ class _Run:
             small = None if is_begun else read_small(task, made_of, out)
         if small is not None:
             if self._small and is_full([waiting for _, _, waiting in self._small], small):
-                self._compute()
+                self._compute(MADE_AHEAD)
             self._small.append((file, name, small))
             return
         self._compute()
@@ -160,7 +171,7 @@ class _Run:
             self.were_whole += is_whole
             for path in (beside(out), skipped_beside(out), out) if not is_whole else ():
                 if path.exists():
-                    self.folder.take(_beside(name, path.name), path)
+                    self.folder.take(name_beside(name, path.name), path)
         self._done(file, name, seal, task)
 
     @contextmanager
@@ -173,14 +184,27 @@ class _Run:
             self._compute()
             raise
 
-    def _compute(self) -> None:
-        """Computes the small files that wait."""
-        small, self._small = self._small, []
-        outputs = evaluate_together([waiting for _, _, waiting in small]) if small else iter(())
-        for file, name, waiting in small:
+    def _compute(self, ahead: int = 0) -> None:
+        """Computes the small files that wait; so many groups of them may be under way when it returns."""
+        if self._small:
+            make = with_settings(partial(made_together, [waiting for _, _, waiting in self._small]))
+            self._making.append((self._small, self.maker.submit(make)))
+            self._small = []
+        while len(self._making) > ahead:
+            small, made = self._making.popleft()
+            try:
+                self._collect(small, made.result())
+            except InputError:
+                self._making.clear()  # what comes after it is not done
+                raise
+
+    def _collect(self, small: Sequence[tuple[Listed, str, Small]], made: Sequence[Made | InputError]) -> None:
+        for (file, name, waiting), output in zip(small, made, strict=False):  # up to one that is wrong
             with _in_users_words(file, self.scratch, self.folder):
-                seal, files = next(outputs)
-            self._add(name, {_beside(name, path.name): files[path] for path in files})
+                if isinstance(output, InputError):
+                    raise output
+            seal, files = output
+            self._add(name, {name_beside(name, path.name): files[path] for path in files})
             self._done(file, name, seal, waiting.task)
 
     def _done(self, file: Listed, name: str, seal: Seal, task: Task) -> None:
@@ -201,7 +225,7 @@ class _Run:
 
     def _fetch(self, name: str, out: Path) -> None:
         for path in (out, beside(out), skipped_beside(out)):
-            at = _beside(name, path.name)
+            at = name_beside(name, path.name)
             if self.folder.has(at):
                 self.folder.local(at, self.scratch / "out")
 
@@ -237,41 +261,3 @@ def _in_users_words(file: Listed, scratch: Path, folder: Folder) -> Iterator[Non
     except InputError as error:
         text = str(error).replace(str(scratch / "rows" / file.name), file.shown)
         raise InputError(text.replace(f"{scratch / 'out'}/", folder.shown(""))) from error
-
-
-def _beside(name: str, other: str) -> str:
-    """The name of a file that is in the same folder as another."""
-    folder, slash, _ = name.rpartition("/")
-    return f"{folder}{slash}{other}"
-
-
-def _part(files: list[Listed], share: tuple[int, int]) -> list[Listed]:
-    index, count = share
-    if len(files) < count:
-        raise InputError(f"there are {len(files)} files for {count} parts; expected one for each at least.")
-    return files[len(files) * index // count : len(files) * (index + 1) // count]
-
-
-def _name(file: Listed, ending: str | None) -> str:
-    own = ending_of(Path(file.name))
-    stem = file.name[: -len(own)]
-    found = ending if ending is not None else own.removesuffix(".gz")
-    if found not in WRITES:
-        raise InputError(f"the outputs' ending is {found!r}; expected one of {', '.join(WRITES)}.")
-    return stem + found
-
-
-def _check_apart(files: Sequence[Listed], folder: Folder, rows: Sequence[str]) -> None:
-    """No output may be taken for rows the next time."""
-    if isinstance(folder, Local):
-        if folder.path.suffix.lower() in WRITES and not folder.path.is_dir():
-            raise InputError(f'the rows are of several files, and the output is "{folder.path}"; expected a folder.')
-        own = folder.path.resolve()
-        for text in rows:
-            if Path(text).is_dir() and own.is_relative_to(Path(text).resolve()):
-                raise InputError(f'the output "{folder.path}" is in the folder of rows "{text}"; expected another.')
-        homes = {file.folder for file in files if isinstance(file.folder, Local)}
-        if own in {home.path.resolve() for home in homes}:
-            raise InputError(f'the output "{folder.path}" is a folder of rows; expected another.')
-    elif any(folder.shown("").startswith(file.folder.shown("")) for file in files):
-        raise InputError(f'the output "{folder.shown("")}" is in a folder of rows; expected another.')

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
+from jaxgrad._errors import InputError
 from jaxgrad._evaluate.bad_rows import Block, checked, columns_of, views_of, with_overflow
 from jaxgrad._evaluate.evaluate import check_count, written_to
 from jaxgrad._evaluate.files import open_sink
@@ -19,6 +20,9 @@ from jaxgrad._evaluate.task import Task
 SMALL = 8 << 20  # bytes of a file of rows
 ROWS = 1 << 17  # that are computed together, if no file has more
 FILES = 32  # that are open at a time
+
+
+Made: TypeAlias = tuple[Seal, Mapping[Path, bytes | memoryview]]  # an output: its seal, and the files to write
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,17 @@ def is_full(files: Sequence[Small], more: Small) -> bool:
     return len(files) == FILES or sum(file.rows for file in files) + more.rows > most
 
 
-def evaluate_together(files: Sequence[Small]) -> Iterator[tuple[Seal, Mapping[Path, bytes | memoryview]]]:
+def made_together(files: Sequence[Small]) -> list[Made | InputError]:
+    """The outputs of files, in order; the first one that is wrong ends them, and what is wrong with it is the last."""
+    found: list[Made | InputError] = []
+    try:
+        found.extend(evaluate_together(files))
+    except InputError as error:
+        found.append(error)
+    return found
+
+
+def evaluate_together(files: Sequence[Small]) -> Iterator[Made]:
     """The seal of each output, and the files to write for it.
 
     Raises:
@@ -77,9 +91,7 @@ def evaluate_together(files: Sequence[Small]) -> Iterator[tuple[Seal, Mapping[Pa
         start += file.rows
 
 
-def _put_together(
-    file: Small, views: dict[str, np.ndarray[Any, Any]]
-) -> tuple[Seal, Mapping[Path, bytes | memoryview]]:
+def _put_together(file: Small, views: dict[str, np.ndarray[Any, Any]]) -> Made:
     task, out = file.task, file.out
     whole = InMemory(out, file.made_of)
     block = with_overflow(task, file.block, views["z"])
