@@ -192,3 +192,29 @@ def test_a_printed_number_is_diagnosed_too(printed, cause, rounded):
 
 def test_what_agrees_has_no_diagnosis():
     assert compare(record_of(a=WANT), record_of(a=WANT)).diagnose() == ()
+
+
+def exact_gelu(x):
+    """By erfc, as jax.nn.gelu has it: its derivative is right in the tail, where that of 1 + erf is 0."""
+    return jnp.sum(jax.nn.gelu(tag(x, "x"), approximate=False))
+
+
+@pytest.mark.parametrize(("jitted", "known"), [(False, True), (True, False)])
+def test_a_false_0_of_the_reference_is_told_to_be_its_own(jitted, known):
+    x = np.float32([-5.8, -1, 0.5, 2])
+    got = (jax.jit if jitted else lambda fun: fun)(retain_grads(exact_gelu))(x)
+    x_bar = np.array(got.grads["x"])
+    exact = in_float64(exact_gelu)(x).grads["x"][0]
+    assert abs(x_bar[0] - exact) < 1e-5 * abs(exact)  # so want is the worse side
+    x_bar[0] = 0
+    (found,) = compare(got, {"x": x, "x.grad": x_bar}).diagnose()
+    assert (found.label, found.cause, found.rows) == ("x.grad", "false 0 in want", (0,))
+    assert f"want is 0 in place of {got.grads['x'][0]}" in found.text
+    assert "want is the worse side if in_float64(fun) has that number too" in found.text
+    assert ("of which rounding makes" in found.text) == known
+
+
+def test_a_0_of_the_reference_beside_a_large_number_is_not_said_to_be_false():
+    got = retain_grads(lambda x: jnp.sum(tag(x, "x") ** 2))(np.float32([1, 2, 3]))
+    (found,) = compare(got, {"x": np.float32([1, 2, 3]), "x.grad": np.float32([0, 4, 6])}).diagnose()
+    assert found.cause != "false 0 in want"

@@ -16,6 +16,7 @@ from jaxgrad._types import DType
 Array = np.ndarray[Any, Any]
 
 _MOST_ROWS = 8  # that a text names
+_SMALL = 64  # units of the largest number: what a difference that rounds to 0 may lose, times a few factors
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class Diagnosis:
 
     Attributes:
       label: the row of the comparison: "z", "z.grad".
-      cause: "overflow", "underflow", "flushed subnormal", "0 times infinity", "NaN", "false 0", "cut off",
-        "missing minus", "factor 2", "mean for sum", "sum for mean", "mean over n-1", "variance with n-1", "epsilon",
-        "transpose", "layout", "flipped", "order", "tanh-GELU for erf", "cancellation", "not comparable", "another
-        branch", "shape", or "unknown".
+      cause: "overflow", "underflow", "flushed subnormal", "0 times infinity", "NaN", "false 0", "false 0 in want", "cut
+        off", "missing minus", "factor 2", "mean for sum", "sum for mean", "mean over n-1", "variance with n-1",
+        "epsilon", "transpose", "layout", "flipped", "order", "tanh-GELU for erf", "cancellation", "not comparable",
+        "another branch", "shape", or "unknown".
       text: the same for people, with numbers.
       rows: the differing rows of a batch, indices along the leading axis; () for a scalar.
     """
@@ -78,6 +79,7 @@ def diagnose(
     found = (
         _not_finite(a, b, zeros)
         or _zero(a, b, zeros)
+        or _zero_in_want(a, b, want, tolerance, wrong)
         or _whole(got, want, agree)
         or _scaled(a, b, got, want, tolerance, lengths)
         or _cancelled(a, b, got.dtype, want)
@@ -119,6 +121,25 @@ def _zero(a: Array, b: Array, infinite: Array | None) -> Found:
     if at.size == a.size and size > roundoff(a.dtype):
         return "cut off", f"0 in place of {largest}: nothing flows through here, as through a detached branch"
     return "false 0", f"0 in place of {largest}: a difference that rounds to 0, as 1 - f does where f is nearly 1"
+
+
+def _zero_in_want(a: Array, b: Array, want: Array, tolerance: Tolerance, wrong: Array) -> Found:
+    """Has the reference a 0 where the other side has a number that is small beside the array, but no rounding?"""
+    at = np.flatnonzero((b == 0) & (a != 0) & np.isfinite(a))
+    if not at.size or at.size < a.size / 2 or not jnp.issubdtype(a.dtype, jnp.inexact):
+        return None
+    worst_at = at[np.argmax(np.abs(a[at]))]
+    scale = float(np.max(np.abs(want[np.isfinite(want)].astype(np.complex128)), initial=0))
+    if abs(complex(a[worst_at])) > _SMALL * roundoff(a.dtype) * scale:
+        return None
+    known = ""
+    if tolerance.rounding is not None:
+        bound = np.broadcast_to(tolerance.rounding, want.shape).reshape(-1)[wrong[worst_at]]
+        known = f", of which rounding makes {bound:.1e} at most"
+    return "false 0 in want", (
+        f"want is 0 in place of {a[worst_at]}{known}: want is the worse side if in_float64(fun) has that number too, "
+        "as where 1 + erf rounds to 0 in a tail"
+    )
 
 
 def _whole(got: Array, want: Array, agree: Agree) -> Found:
