@@ -60,6 +60,17 @@ def test_the_house_is_in_order(rule):
     assert RULES[rule](PACKAGE) == []
 
 
+def test_no_two_test_files_have_one_name():
+    assert architecture.namesakes(Path(__file__).parent) == []
+
+
+def test_two_test_files_of_one_name_are_reported(tmp_path):
+    for name in ("a/test_x.py", "b/test_x.py", "b/test_y.py", "test_z.py", "a/helper.py", "b/helper.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert architecture.namesakes(tmp_path) == ["a/test_x.py and b/test_x.py have one name"]
+
+
 def test_the_top_level_holds_what_belongs_there():
     assert architecture.stray_at_top_level(PACKAGE.parent) == []
 

@@ -294,6 +294,14 @@ def stray_at_top_level(root: Path) -> list[str]:
     ]
 
 
+def namesakes(tests: Path) -> list[str]:
+    """Test files of one name in two rooms: pytest imports a test file by its name alone, so the second one fails."""
+    rooms: dict[str, list[str]] = {}
+    for path in sorted(tests.rglob("test_*.py")):
+        rooms.setdefault(path.name, []).append(place(path, tests))
+    return [f"{' and '.join(paths)} have one name" for paths in rooms.values() if len(paths) > 1]
+
+
 RULES: dict[str, Callable[[Path], list[str]]] = {
     "the modules import one another without a cycle": import_cycles,
     "each floor imports from the floors below it": arrows_that_point_up,
