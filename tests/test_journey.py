@@ -1,5 +1,6 @@
 """Porting a model: in three lines where a port departs from its PyTorch original, and forced, each place by itself."""
 
+import itertools
 import os
 import re
 
@@ -218,15 +219,19 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=LIBRARIES)
-def library(request):
-    return LIBRARIES[request.param]
+# Each model and each library; the other pairs are deep.
+QUICK = {("transformer", "nnx"), ("lstm", "equinox"), ("lstm", "linen"), ("resnet", "equinox")}
+PAIRS = [
+    pytest.param(pair, id="-".join(pair), marks=[] if pair in QUICK else pytest.mark.deep)
+    for pair in itertools.product(MODELS, LIBRARIES)
+]
 
 
-@pytest.fixture(params=MODELS)
-def journey(request, library):
+@pytest.fixture(params=PAIRS)
+def journey(request):
     """The reference; a port and its arguments, by its mistakes; the names of its two mistakes."""
-    original, ported, mistakes = MODELS[request.param]
+    model, library = request.param
+    (original, ported, mistakes), library = MODELS[model], LIBRARIES[library]
     torch.manual_seed(0)
     model = original()
     x = torch.randn(2, SIZE, 5, 6) if original is TorchResNet else torch.randn(2, STEPS, SIZE)

@@ -44,7 +44,7 @@ def test_backprop_is_the_vjp_route_without_the_local_derivatives():
     compare(backprop, vjp, ulp=0).raise_if_different()
 
 
-@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.deep), 7])
 def test_routes_agree_on_random_neurons_with_the_oracle_and_one_another(n, dtype):
     x, w = oracle.random_neurons(n, dtype, rows=32)
     records = jax.jit(jax.vmap(lambda x, w: {name: route(x, w) for name, route in routes.ROUTES.items()}))(x, w)

@@ -12,7 +12,7 @@ import pytest
 from helpers import oracle
 from jaxgrad import InputError, JaxgradError, compare, neuron
 
-SIZES = (1, 2, 7, 33)  # every size from 1 to 64 is tried in float32 alone: compiling takes the time
+SIZES = (1, 33)  # every size from 1 to 64 is tried in float32 alone: compiling takes the time
 X, W = jnp.array([1.0, 2.0]), jnp.array([0.5, -0.3, 0.1])
 
 
@@ -57,7 +57,7 @@ def test_compare_holds_the_neuron_to_the_closed_formulas(way, dtype):
 
 
 # Each number of inputs compiles by itself, and a vector's lanes end at 4, 8, 16, 32 and 64 of them.
-SOME = (*range(1, 10), 15, 16, 17, 31, 32, 33, 47, 63, 64)
+SOME = (1, 2, 3, 4, 5, 8, 9, 16, 17, 33, 64)
 
 
 @pytest.mark.parametrize("sizes", [SOME, pytest.param(range(1, 65), marks=pytest.mark.deep)], ids=["some", "all"])
@@ -68,6 +68,11 @@ def test_every_number_of_inputs_from_1_to_64_is_within_rounding_of_the_truth(siz
         oracle.assert_close(got, x, w, np.float32)
 
 
+@pytest.mark.parametrize(
+    "dtype",  # one that XLA computes with as it is, one that it widens in what it fuses
+    ["float32", "bfloat16", *(pytest.param(name, marks=pytest.mark.deep) for name in ("float16", "float64"))],
+    indirect=True,
+)
 @pytest.mark.parametrize("by", [by_forward, by_chain_rule, by_backprop])
 def test_one_eager_row_is_within_rounding_of_the_truth(by, dtype):
     x, w = oracle.random_neurons(2, dtype, rows=1)

@@ -83,8 +83,19 @@ SHARD_LOSSES = {
 }
 
 
-@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
-@pytest.mark.parametrize("loss", SHARD_LOSSES)
+EAGERLY = ("its own loss", "the sum of all")  # a loop and a branch, operation by operation, are deep
+
+
+@pytest.mark.parametrize(
+    ("loss", "transform"),
+    [
+        *(pytest.param(loss, jax.jit, id=f"{loss}-jit") for loss in SHARD_LOSSES),
+        *(
+            pytest.param(loss, lambda f: f, id=f"{loss}-eager", marks=[] if loss in EAGERLY else pytest.mark.deep)
+            for loss in SHARD_LOSSES
+        ),
+    ],
+)
 def test_each_shard_that_retains_gradients_has_its_own(loss, transform, mesh):
     def s_bar(x):
         return retain_grads(lambda x: SHARD_LOSSES[loss](tag(jnp.sin(x), "s")))(x).grads["s"]

@@ -148,8 +148,10 @@ def test_a_gradient_has_the_dtype_of_its_value(dtype):
 # Control flow
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("unroll", [1, 2])
+@pytest.mark.parametrize(
+    ("unroll", "reverse"),
+    [(1, False), (2, True), *(pytest.param(*pair, marks=pytest.mark.deep) for pair in [(1, True), (2, False)])],
+)
 def test_a_tag_in_scan_yields_one_gradient_for_each_step(reverse, unroll):
     def fun(start, xs, scale):
         def step(carry, x):
