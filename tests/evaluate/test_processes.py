@@ -29,13 +29,19 @@ ENVIRONMENT = {
 }
 W = "0.5,-0.3,0.1"
 EVALUATE = (sys.executable, "-m", "jaxgrad", "evaluate")
-# The same, but a death is noticed after 3 seconds.
+# The same, but JAX notices a death after 3 seconds.
 IMPATIENT = (
     sys.executable, "-c", "import sys; from jaxgrad import __main__; from jaxgrad._evaluate.processes import processes"
     "; processes.HEARTBEAT = 3; sys.exit(__main__.main())",
     "evaluate",
 )  # fmt: skip
-ROWS = 100_000
+# And killed when its third block is written: however slow the machine, neither process is done by then.
+DYING = (
+    sys.executable, "-c", "import os; from jaxgrad._evaluate import evaluate as e; write, left = e.written_to, [1, 2]\n"
+    "def killed(*a): write(*a); left.pop() if left else os.kill(os.getpid(), 9)\n"
+    "e.written_to = killed\n" + IMPATIENT[2], "evaluate",
+)  # fmt: skip
+ROWS = 10_000
 
 
 @pytest.fixture
@@ -51,9 +57,9 @@ def start(*command):
     )
 
 
-def evaluations(address, rows, out, *options, command=EVALUATE):
+def evaluations(address, rows, out, *options, commands=(EVALUATE, EVALUATE)):
     processes = ("--coordinator", address, "--processes", 2, "--process")
-    return [start(*command, rows, "-w", W, "-o", out, *options, *processes, i) for i in range(2)]
+    return [start(*command, rows, "-w", W, "-o", out, *options, *processes, i) for i, command in enumerate(commands)]
 
 
 def finish(processes):
@@ -78,23 +84,35 @@ def test_a_batch_over_two_processes_equals_that_of_one_to_the_bit(address, tmp_p
         error = (tmp_path / f"uneven{process}.txt").read_text()
         assert error.startswith("this process has 9999 rows and 2 devices of the mesh; over several processes each")
         assert error.endswith("Add 1 rows and drop their results.")
+        error = (tmp_path / f"task{process}.txt").read_text()
+        assert error == "process 1 has another value for weights than process 0; expected the same in all."
 
 
-def test_two_processes_evaluate_half_of_the_rows_each(address, tmp_path):
+def test_two_processes_evaluate_half_of_the_rows_each_and_carry_what_is_beside_them(address, tmp_path):
     x = on_processes.rows(0)[:1001]
-    rows, out = tmp_path / "rows.csv", tmp_path / "out.npy"
-    np.savetxt(rows, x, delimiter=",", fmt="%.9g")
-    said = finish(evaluations(address, rows, out))
-    parts = [tmp_path / f"out-0000{i}-of-00002.npy" for i in range(2)]
+    rows, out = tmp_path / "year=2025" / "rows.csv", tmp_path / "out.csv"
+    rows.parent.mkdir()
+    lines = [f"a{i},{a:.9g},{b:.9g}" for i, (a, b) in enumerate(x)]
+    rows.write_text("\n".join(["id,x0,x1", *lines, ""]))
+    options = ("--columns", "x0,x1", "--carry", "id,year", "--row-number", "row")
+    said = finish(evaluations(address, rows, out, *options))
+    parts = [tmp_path / f"out-0000{i}-of-00002.csv" for i in range(2)]
     assert [
-        f"wrote {count} of 12 columns to {part}." in text
+        f"wrote {count} of 15 columns to {part}." in text
         for count, part, text in zip((500, 501), parts, said, strict=True)
     ] == [True, True]
-    assert sorted(tmp_path.iterdir()) == sorted([rows, *parts, *map(beside, parts)])
-    assert run(rows, "-w", W, "-o", out) == 0
-    assert np.concatenate([np.load(part) for part in parts]).tobytes() == np.load(out).tobytes()
+    assert sorted(tmp_path.iterdir()) == sorted([rows.parent, *parts, *map(beside, parts)])
+    assert run(rows, "-w", W, "-o", out, *options) == 0
+    first, second = (part.read_text().splitlines() for part in parts)
+    assert second[0] == first[0]
+    assert [*first, *second[1:]] == out.read_text().splitlines()
+    cells = [line.split(",")[:3] for line in (first[1], second[1], second[-1])]
+    assert [[cell.strip('"') for cell in row] for row in cells] == [
+        ["1", "a0", "2025"], ["501", "a500", "2025"], ["1001", "a1000", "2025"]
+    ]  # fmt: skip
 
 
+@pytest.mark.deep
 def test_processes_that_are_at_different_tasks_end_with_an_error(address, tmp_path):
     rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
     np.save(rows, on_processes.rows(0)[:100])
@@ -142,12 +160,11 @@ def test_shards_of_another_number_are_not_left_beside_new_ones(tmp_path):
 def test_when_one_process_dies_the_other_ends_with_an_error_and_both_can_be_resumed(victim, address, tmp_path):
     rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
     np.save(rows, inputs(ROWS))
-    processes = evaluations(address, rows, out, "--batch-size", 200, command=IMPATIENT)
-    log = tmp_path / f"out-0000{victim}-of-00002.npy.part.log"
-    while not log.exists():
-        assert processes[victim].poll() is None, processes[victim].communicate()
-        time.sleep(0.01)
-    processes[victim].send_signal(signal.SIGKILL)
+    options = ("--batch-size", 200)
+    processes = evaluations(
+        address, rows, out, *options, commands=[DYING if i == victim else IMPATIENT for i in (0, 1)]
+    )
+    assert processes[victim].wait(60) == -signal.SIGKILL, processes[victim].communicate()
     died = time.monotonic()
     _, error = processes[1 - victim].communicate(timeout=60)
     assert time.monotonic() - died < 60
@@ -159,7 +176,8 @@ def test_when_one_process_dies_the_other_ends_with_an_error_and_both_can_be_resu
     assert not list(tmp_path.glob("*of-00002.npy"))
     processes[victim].communicate()
     if victim == 1:
-        finish(evaluations(address, rows, out, "--batch-size", 200, "--resume"))
+        for i in range(2):  # which needs no processes that know each other
+            assert run(rows, "-w", W, "-o", out, *options, "--resume", "--part", f"{i}/2") == 0
         assert run(rows, "-w", W, "-o", out) == 0
         parts = [np.load(tmp_path / f"out-0000{i}-of-00002.npy") for i in range(2)]
         assert np.concatenate(parts).tobytes() == np.load(out).tobytes()
@@ -170,7 +188,7 @@ def test_when_one_process_cannot_go_on_the_other_ends_too(address, tmp_path):
     x[700] = np.nan
     rows, out = tmp_path / "rows.npy", tmp_path / "out.npy"
     np.save(rows, x)
-    processes = evaluations(address, rows, out, command=IMPATIENT)
+    processes = evaluations(address, rows, out, commands=[IMPATIENT, IMPATIENT])
     first, second = (process.communicate(timeout=60) for process in processes)
     assert processes[1].returncode == 2
     assert "row 701, column x0: it is nan" in second[1]

@@ -84,6 +84,28 @@ def test_after_a_farewell_an_end_is_no_death(three):
     assert three[2].nothing()
 
 
+def test_a_death_is_told_to_one_that_is_done_and_waits(three):
+    three[0].watch.say_farewell()
+    assert three[0].nothing()  # the others have heard it, and stay
+    three[1].watch.close()
+    assert three[0].died.get(timeout=SOON) == 1
+
+
+def test_one_that_is_done_before_the_first_has_begun_to_watch_is_known(process):
+    """Its introduction and its farewell come at once."""
+    first = Watch(0)
+    quick = process(1, first.greeting)
+    quick.watch.say_farewell()
+    told = queue.SimpleQueue()
+    first.begin(None, bytes(32), told.put)
+    assert quick.nothing()
+    first.say_farewell()
+    quick.watch.close()
+    with pytest.raises(queue.Empty):
+        told.get(timeout=LATER)
+    first.close()
+
+
 def test_strangers_are_not_believed(process):
     first = process(0)
     port = watching.GREETING.unpack(first.greeting)[2]

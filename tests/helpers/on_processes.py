@@ -13,6 +13,8 @@ import numpy as np
 from jax.sharding import AxisType
 
 from jaxgrad import InputError, batch, neuron
+from jaxgrad._evaluate.processes.processes import check_agreement
+from jaxgrad._evaluate.task import plan_task
 
 W = np.array([0.5, -0.3, 0.1], np.float32)
 ROWS = 10_000
@@ -43,6 +45,11 @@ def main():
             batched(part, W)
         except InputError as error:
             (folder / f"{name}{process}.txt").write_text(str(error))
+    np.save(folder / f"rows{process}.npy", rows(0))
+    try:
+        check_agreement(plan_task(folder / f"rows{process}.npy", f"0.5,-0.3,0.{process}"), "out.npy")
+    except InputError as error:
+        (folder / f"task{process}.txt").write_text(str(error))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import TypeAlias
 
 GREETING = struct.Struct("!16s4sH10x")  # a token that only processes of this run know; address and port of the first
+INTRODUCTION = 20  # bytes: the token, and the number of the process
 CONNECTING = 5.0  # seconds
 BYE = b"bye"  # it has done all that it had to
 
@@ -27,6 +28,7 @@ class Watch:
         self._process = process
         self._listener: socket.socket | None = None
         self._connections: dict[socket.socket, int | None] = {}  # whose, once it is known
+        self._parted: set[socket.socket] = set()  # connections over which a farewell has come: their end is no death
         self._over = False
         self._stop, self._stopped = socket.socketpair()
         if process == 0:
@@ -57,8 +59,7 @@ class Watch:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def say_farewell(self) -> None:
-        """All is done: that this process ends is no death from here on, nor is that of another."""
-        self._over = True
+        """All is done: that this process ends is no death from here on; that of another still is."""
         for connection in list(self._connections):
             with suppress(OSError):
                 connection.sendall(BYE)
@@ -83,21 +84,23 @@ class Watch:
                         ready.register(new, selectors.EVENT_READ)
                     elif not self._heard(connection):
                         ready.unregister(connection)
-                        self._connections.pop(connection, None)
-                        connection.close()
+                        if connection not in self._parted:  # closed, it would be an end without a farewell of its own
+                            self._connections.pop(connection, None)
+                            connection.close()
 
     def _heard(self, connection: socket.socket) -> bool:
         """Whether there may be more to hear."""
+        whose = self._connections[connection]
         try:
-            data = connection.recv(64)
+            data = connection.recv(INTRODUCTION if whose is None else 64)
         except OSError as error:
             data = b"" if isinstance(error, ConnectionResetError) else BYE  # it is silent: that says nothing
-        whose = self._connections[connection]
         if whose is None:  # nothing but a process's introduction is believed
-            known = self._process == 0 and len(data) == 20 and data[:16] == self._token
+            known = self._process == 0 and len(data) == INTRODUCTION and data[:16] == self._token
             self._connections[connection] = struct.unpack("!I", data[16:])[0] if known else None
             return known
         if data.startswith(BYE):
+            self._parted.add(connection)
             return False
         if not self._over:
             self._over = True
