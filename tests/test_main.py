@@ -103,7 +103,9 @@ def test_an_unknown_quantity_ends_in_2_with_the_nearest_name(tmp_path):
     assert 'there is no quantity "df/dw00". Did you mean "df/dw0"?' in err
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", "float64", *(pytest.param(d, marks=pytest.mark.deep) for d in ("float16", "float32"))]
+)
 def test_a_table_of_any_dtype_is_checked_in_it(dtype, tmp_path):
     path = tmp_path / "table.toml"
     heading = f'title = "t"\nfunction = "neuron"\ndtype = "{dtype}"\nx = [0.0]\nw = [3.0, 0.0]\nrounded = false\n'

@@ -72,10 +72,14 @@ def asked(rows, out, carry=None, mode="skip"):
             "--row-number", "row", "-o", out]  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["skip", "nan"])
 @pytest.mark.parametrize(
-    ("given", "ending"),
-    [pair for pair in product(FORMATS, FORMATS) if pair != (".csv", ".npy")],  # text has no place
+    ("given", "ending", "mode"),
+    [
+        pytest.param(given, ending, mode, marks=[] if mode == "skip" or given == ending else pytest.mark.deep)
+        for given, ending in product(FORMATS, FORMATS)
+        if (given, ending) != (".csv", ".npy")  # text has no place
+        for mode in ("skip", "nan")
+    ],
 )
 def test_each_row_keeps_what_is_carried(tmp_path, rows, given, ending, mode):
     out = tmp_path / f"o{ending}"

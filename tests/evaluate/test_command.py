@@ -79,6 +79,7 @@ def test_what_goes_wrong_while_jax_is_imported_is_one_line():
     assert error.count("\n") == 1
 
 
+@pytest.mark.deep  # as of the report, whose test of it is in test_main.py
 def test_a_platform_that_is_not_here_is_one_line():
     process = start("rows.npy", "-w", W, "-o", "out.npy", env={"JAX_PLATFORMS": "cuda"})
     said, error = process.communicate(timeout=60)
@@ -88,7 +89,7 @@ def test_a_platform_that_is_not_here_is_one_line():
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&- 2>/dev/full"])
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", pytest.param(">&- 2>/dev/full", marks=pytest.mark.deep)])
 def test_streams_that_are_closed_or_full_do_no_harm(closed, tmp_path):
     """Descriptor 2 free, the output would get it, and whatever is said would be in the file."""
     arguments = f"rows.npy -w {W} -o out.npy"
@@ -199,8 +200,14 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(as_json, tmp_path,
     assert "exists, and was kept" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize("limit", [1, 300, 999, 1000, 5000])
+@pytest.mark.parametrize(
+    ("limit", "ending"),
+    [
+        pytest.param(limit, ending, marks=[pytest.mark.deep] if ending != ".csv" and limit not in (300, 1000) else [])
+        for limit in (1, 300, 999, 1000, 5000)
+        for ending in FORMATS
+    ],
+)
 def test_a_limit_takes_the_first_rows(limit, ending, tmp_path):
     x = inputs(1000)
     save(tmp_path / f"r{ending}", x)
@@ -211,7 +218,10 @@ def test_a_limit_takes_the_first_rows(limit, ending, tmp_path):
     assert run(f"r{ending}", "-w", W, "-o", "out.npy", "--batch-size", 256, "--resume") == (0 if is_all else 2)
 
 
-@pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "lz4", "gzip", "brotli"])
+@pytest.mark.parametrize(
+    "compression",
+    ["none", "zstd", *(pytest.param(name, marks=pytest.mark.deep) for name in ("snappy", "lz4", "gzip", "brotli"))],
+)
 def test_parquet_is_packed_and_in_groups_as_asked_for(compression, tmp_path):
     options = ("--compression", compression, "--row-group-size", 150, "--batch-size", 400)
     assert run("rows.npy", "-w", W, "-o", "out.parquet", *options) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.killed import STEPS
-from helpers.row_files import FORMATS, W, files_of, inputs, read, run, save
+from helpers.row_files import W, files_of, inputs, read, run, save
 from jaxgrad._evaluate.output import part as output_part
 from jaxgrad._evaluate.output import resumable
 
@@ -53,7 +53,10 @@ def killed_at(monkeypatch):
     return kill
 
 
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize(
+    "ending",
+    [".npy", ".parquet", *(pytest.param(other, marks=pytest.mark.deep) for other in (".csv", ".arrow"))],
+)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", range(len(STEPS)))
 def test_killed_around_any_step_of_publishing_nothing_is_lost(step, when, ending, tmp_path, killed_at):
