@@ -189,7 +189,7 @@ def test_what_goes_one_way_is_no_rounding_and_what_differs_from_row_to_row_is(ep
 
 
 def chaotic(ws, x, port=False):
-    """Twenty layers, of which each makes a difference larger."""
+    """Some layers, of which each makes a difference larger."""
     for i, w in enumerate(ws):
         x = tag(1 - 2 / (jnp.exp(2 * (x @ w)) + 1) if port else jnp.tanh(x @ w), f"h{i}")
     return jnp.sin(jnp.sum(x))
@@ -197,8 +197,8 @@ def chaotic(ws, x, port=False):
 
 def test_a_program_that_makes_roundings_larger_may_be_further_off_than_the_rule():
     runs = [quick_jit(retain_grads(functools.partial(chaotic, port=port))) for port in (True, False)]
-    rng = np.random.default_rng(1)
-    ws, x = [(rng.standard_normal((8, 8)) * 0.53).astype(np.float32) for _ in range(20)], rng.standard_normal((4, 8))
+    rng = np.random.default_rng(2)
+    ws, x = [(rng.standard_normal((8, 8)) * 0.8).astype(np.float32) for _ in range(6)], rng.standard_normal((4, 8))
     got, want = (run(ws, x.astype(np.float32)) for run in runs)
     unknown = [dataclasses.replace(record, _origin=NOWHERE) for record in (got, want)]
     assert not compare(*unknown).ok
