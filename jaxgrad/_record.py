@@ -35,6 +35,8 @@ class Origin:
     It travels as static data of the pytree. There all are equal, so that records of two programs are trees of one
     structure and nothing is traced again. One that has come out and goes into another traced function is forgotten
     there: else that function, traced once, would mark every record that it returns by the first one that it was given.
+    Two that meet before they have come out, as those of two branches of a `cond` do, are both forgotten: the record
+    that comes out would have the first one's, whichever it is of.
 
     Attributes:
       traced: the traced program; None where it is not known.
@@ -46,7 +48,11 @@ class Origin:
         self.found: Any = None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Origin)
+        if not isinstance(other, Origin):
+            return False
+        if self is not other and not (self._is_out or other._is_out) and None not in (self.traced, other.traced):
+            self.traced = other.traced = None
+        return True
 
     def __hash__(self) -> int:
         return 0
@@ -59,10 +65,10 @@ class Origin:
 
     def met(self, leaf: Any) -> "Origin":
         """The origin of a record with this leaf, which was just put together."""
-        if not isinstance(leaf, jax.core.Tracer):
-            self._is_out = True
-            return self
-        return NOWHERE if self._is_out else self
+        if isinstance(leaf, jax.core.Tracer):
+            return NOWHERE if self._is_out else self
+        self._is_out |= isinstance(leaf, (jax.Array, np.ndarray))  # JAX puts types together too, while it traces
+        return self
 
 
 NOWHERE = Origin()

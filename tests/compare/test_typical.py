@@ -146,6 +146,16 @@ def test_records_of_two_programs_are_trees_of_one_structure():
     assert all(record._origin.traced is None for record in doubled)  # else the first one's would be in all of them
 
 
+@pytest.mark.parametrize("route", [jax.jit, lambda fun: fun])
+def test_of_a_record_of_one_of_two_branches_it_is_not_known_which_program_made_it(route):
+    def either(x):
+        return jax.lax.cond(x[0] > 0, retain_grads(scaled), retain_grads(squared), x)
+
+    record = route(either)(-X)
+    np.testing.assert_array_equal(record.grads["y"], X)
+    assert record._origin.traced is None
+
+
 def called_back(x):
     y = jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), jax.lax.stop_gradient(x))
     return jnp.sum(tag(x * y, "y"))
