@@ -151,6 +151,13 @@ def test_a_0_is_told_by_what_stands_in_its_place(want, cause):
     assert found.rows == (1,)
 
 
+def test_a_0_behind_an_infinite_value_is_an_overflow():
+    got = dataclasses.replace(record_of(a=np.float32([np.inf, 1])), grads={"a": np.float32([0, 1])})
+    (found,) = compare(got, dataclasses.replace(got, grads={"a": np.float32([0.3, 1])})).diagnose()
+    assert (found.label, found.cause, found.rows) == ("a.grad", "overflow", (0,))
+    assert "an intermediate is infinite there, and what it divides is 0" in found.text
+
+
 def test_a_transposed_shape_is_told():
     (found,) = compare(record_of(a=WANT[:3].T), record_of(a=WANT[:3])).diagnose()
     assert (found.cause, found.text) == ("transpose", "it is the transpose: the shape is [6, 3] and should be [3, 6]")
