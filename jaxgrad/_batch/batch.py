@@ -40,7 +40,7 @@ def batch(
     `fun` is traced once for rows of one shape and dtype; XLA compiles once for each number of rows, as under `jit`,
     and the last 64 programs are kept. For numbers of rows that never repeat, pad them to a few sizes.
 
-    On a CPU new memory costs more than the arithmetic. Arrays of a megabyte and more are therefore kept when nothing
+    On a CPU new memory costs more than the arithmetic. Arrays of 8 MiB and more are therefore kept when nothing
     refers to them any more (no array, view or computation), at most one call's for each of the last two numbers of
     rows, and hold the next call's results. Delete the `Batched` to give that memory back.
 

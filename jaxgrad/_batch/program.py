@@ -12,7 +12,7 @@ from jaxgrad._batch.out import check_structure
 from jaxgrad._batch.rows import Rows, read
 from jaxgrad._types import PyTree
 
-LARGE = 1 << 20  # bytes of an array whose page faults cost more than lending its memory
+LARGE = 8 << 20  # bytes of an array from which on new memory costs more than lending what is kept
 MOST_PROGRAMS = 64  # compiled ones that are kept, each for a number of rows
 
 

@@ -21,7 +21,7 @@ from jaxgrad._batch.memory import Memory
 from jaxgrad._program.quick_jit import quick_jit
 
 W = np.array([0.5, -0.3, 0.1], np.float32)
-LARGE = 700_000  # rows of float32 whose memory is worth lending
+LARGE = 2_200_000  # rows of float32 whose memory is worth lending
 
 
 def rows(count, seed=0, width=2):
@@ -540,10 +540,11 @@ def test_a_result_that_is_an_argument_is_never_written_over(large):
 
 def test_large_results_of_every_dtype_come_back(large):
     for dtype in ("bool", "bfloat16", "complex64", "int8"):
-        x = large.astype(dtype)
-        batched = warmed(lambda row: (row, row == row), x)
+        x = jnp.tile(large, 4).astype(dtype)  # as many bytes of one-byte dtypes
+        batched = warmed(lambda row: (row + row, row == row), x)
         for _ in range(3):
-            same(batched(x), (x, jnp.ones(LARGE, bool)))
+            same(batched(x), (x + x, jnp.ones(4 * LARGE, bool)))
+        assert bool(batched._memory) == (dtype != "bfloat16")  # which is no dtype of NumPy's own
 
 
 def test_a_stream_of_large_results_uses_memory_again(large, monkeypatch):
