@@ -40,9 +40,9 @@ def batch(
     `fun` is traced once for rows of one shape and dtype; XLA compiles once for each number of rows, as under `jit`,
     and the last 64 programs are kept. For numbers of rows that never repeat, pad them to a few sizes.
 
-    On a CPU new memory costs more than the arithmetic. Arrays of 8 MiB and more are therefore kept when nothing
-    refers to them any more (no array, view or computation), at most one call's for each of the last two numbers of
-    rows, and hold the next call's results. Delete the `Batched` to give that memory back.
+    On a CPU new memory costs more than the arithmetic. Arrays of 8 MiB and more (2 MiB in a `stream`) are therefore
+    kept when nothing refers to them any more (no array, view or computation), at most one call's for each of the last
+    two numbers of rows, and hold the next call's results. Delete the `Batched` to give that memory back.
 
     Args:
       fun: pure function of one row that `vmap` takes; its result is any pytree of arrays, a `Record` for one.
@@ -170,7 +170,7 @@ class Batched:
         if self._program.is_full:
             self._compile()
         debugs = jax.config.jax_debug_nans or jax.config.jax_debug_infs  # type: ignore[attr-defined]
-        if self._program.is_light or self._run is not self._new or debugs or _is_traced(args):
+        if self._program.is_light_in_stream or self._run is not self._new or debugs or _is_traced(args):
             return None, self._run(*args), args
         self._array = None
         kind = kind_of(args)

@@ -13,6 +13,7 @@ from jaxgrad._batch.rows import Rows, read
 from jaxgrad._types import PyTree
 
 LARGE = 8 << 20  # bytes of an array from which on new memory costs more than lending what is kept
+LARGE_IN_STREAM = 2 << 20  # the same while the last call's results are still in use
 MOST_PROGRAMS = 64  # compiled ones that are kept, each for a number of rows
 
 
@@ -23,6 +24,7 @@ class Program:
       layouts: what takes packed results apart: NumPy arrays, views of the packed ones; parts of traced ones.
       is_full: more programs are kept than should be.
       is_light: a call has nothing to do but to run a program: there are few of them, of small results.
+      is_light_in_stream: the same of a call whose last results are still in use.
     """
 
     def __init__(self, fun: Callable[..., Any], in_axes: PyTree, batch_size: int | None):
@@ -33,7 +35,7 @@ class Program:
         self.layouts: list[Callable[[tuple[jax.Array, ...]], PyTree]] = []
         self._traces = 0
         self.is_full = False
-        self.is_light = True
+        self.is_light = self.is_light_in_stream = True
 
     def __call__(self, out: PyTree, *args: Any) -> PyTree:
         """The results of every row; `out`, where it is not None, is to be donated for them.
@@ -51,8 +53,9 @@ class Program:
         leaves = jax.tree.leaves(results)
         self._traces += 1
         self.is_full = self._traces > MOST_PROGRAMS
-        is_small = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) < LARGE * max(1, len(leaves))
-        self.is_light &= is_small and not self.is_full
+        mean = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / max(1, len(leaves))
+        self.is_light &= mean < LARGE and not self.is_full
+        self.is_light_in_stream &= mean < LARGE_IN_STREAM and not self.is_full
         return results
 
     def packed(self, *args: Any) -> dict[int, tuple[jax.Array, ...]]:

@@ -547,12 +547,21 @@ def test_large_results_of_every_dtype_come_back(large):
         assert bool(batched._memory) == (dtype != "bfloat16")  # which is no dtype of NumPy's own
 
 
-def test_a_stream_of_large_results_uses_memory_again(large, monkeypatch):
+@pytest.mark.parametrize("count", [LARGE // 3, LARGE])  # what a call alone does not lend, a stream does
+def test_a_stream_of_large_results_uses_memory_again(count, large, monkeypatch):
+    rows = large[:count]
     taken, take = [], Memory.take
     monkeypatch.setattr(Memory, "take", lambda *args: taken.append(take(*args)) or taken[-1])
-    for i, result in enumerate(batch(lambda x: x * 2).stream((large + i,) for i in range(24))):
-        np.testing.assert_array_equal(result, (large + i) * 2)
+    for i, result in enumerate(batch(lambda x: x * 2).stream((rows + i,) for i in range(24))):
+        np.testing.assert_array_equal(result, (rows + i) * 2)
     assert sum(memory is not None for memory in taken) >= 16  # on a loaded machine JAX lets go of some late
+
+
+@pytest.mark.parametrize(("count", "lends"), [(LARGE // 3, False), (LARGE, True)])
+def test_memory_is_lent_where_new_memory_costs_more(count, lends, large):
+    batched = warmed(lambda x: x * 2, large[:count])
+    batched(large[:count])
+    assert bool(batched._memory) == lends
 
 
 @pytest.mark.parametrize("x64", [False, True])
