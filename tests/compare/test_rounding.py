@@ -83,6 +83,14 @@ def test_the_uncertainty_covers_the_error_and_is_of_its_size():
     assert 5 * size < known.uncertainty["sum"] < 200 * size  # some units of the root of the sum of squares, 12 sigma
 
 
+@pytest.mark.parametrize("total", [jnp.sum, lambda x: x @ jnp.ones((64, 3), x.dtype)])
+def test_a_negative_sum_may_be_as_far_off_as_a_positive_one(total):
+    known = with_rounding(lambda x: jnp.sum(jnp.sin(tag(total(x), "sum"))))
+    up, down = (known(sign * jnp.linspace(0.5, 1, 64)) for sign in (1, -1))
+    assert np.all(abs(up.values["sum"]) > 40)
+    np.testing.assert_allclose(up.uncertainty["sum"], down.uncertainty["sum"], rtol=1e-6)  # of the same draws
+
+
 def test_a_cancelled_gradient_may_be_0_and_one_that_is_not_may_not():
     def first_row(s):  # the gradient of a softmax over one element is g - g * 1
         return jnp.sum(jax.nn.softmax(tag(s, "s")[:, :1] * 0.7) * 3)

@@ -69,10 +69,10 @@ class Rounding:
 
     def moved(self, result: Value, noise: Value) -> Value:
         """The result, off by so much times `noise`; what is infinite stays so."""
-        moved = result * (1 + self.relative * noise)
-        if not jnp.ndim(self.absolute):
-            return moved + self.absolute * noise
-        return lax.select(lax.is_finite(jnp.abs(result)), moved + self.absolute * noise, result)
+        if isinstance(self.absolute, float):
+            return result * (1 + self.relative * noise) + self.absolute * noise
+        off = (self.relative * jnp.abs(result) + self.absolute) * noise  # of either sign as far
+        return lax.select(lax.is_finite(jnp.abs(result)), result + off, result)
 
 
 def of_operation(eqn: Eqn, operands: Sequence[Any], result: Value, dtype: Any, coarsest: float) -> Rounding | None:
