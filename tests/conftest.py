@@ -15,12 +15,14 @@ from hypothesis import settings
 # JAX reads it when it first asks for a device: what is sharded is tested as sharded.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
 
-# Tests trace many a program that another test has compiled already: XLA compiles each once a worker. The key of an
-# entry is the whole program with its options, so that what is run is what would have been compiled. Each worker has a
-# folder of its own, for JAX writes entries in place, and a reader would see one half written.
-compiled = tempfile.mkdtemp(prefix="jaxgrad-compiled-")
-atexit.register(shutil.rmtree, compiled, ignore_errors=True)
-jax.config.update("jax_compilation_cache_dir", compiled)
+# Tests trace many a program that another test has compiled already: XLA compiles each once for all workers. The key of
+# an entry is the whole program with its options, so that what is run is what would have been compiled; XLA's own caches
+# would put their path into it. An entry that is read half written is one that is not there: JAX warns and compiles.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAXGRAD_TESTS_COMPILED"] = tempfile.mkdtemp(prefix="jaxgrad-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAXGRAD_TESTS_COMPILED"], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ["JAXGRAD_TESTS_COMPILED"])
+jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
