@@ -47,9 +47,7 @@ class Split:
         placed = rows.tree.unflatten(self._place(_repeated(leaf, axis, missing), axis) for leaf, axis in pairs)
         if not missing:
             return self._over(out, *placed)
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
-        whole = self._over(None, *placed)
-        results = jax.tree.map(lambda result: jax.device_put(result, everywhere)[: rows.count], whole)
+        results = jax.tree.map(lambda result: self._everywhere(result, rows.count), self._over(None, *placed))
         check_structure(out, results)
         jax.tree.map(lambda leaf: leaf.delete(), out)
         return results
@@ -67,6 +65,14 @@ class Split:
         results = jax.tree.map(lambda a: a if a.size else jnp.zeros(a.shape, a.dtype), split(*rows.leaves))
         check_structure(out, results)
         return results
+
+    def _everywhere(self, result: jax.Array, count: int) -> jax.Array:
+        """The first `count` rows on every device."""
+        everywhere = NamedSharding(self._mesh, PartitionSpec())
+        if not result.size:  # JAX cannot slice it
+            result = jnp.zeros((count, *result.shape[1:]), result.dtype)
+        placed: jax.Array = jax.device_put(result, everywhere)
+        return placed[:count]
 
     def _counts(self, count: int) -> list[int]:
         """The number of rows that the process of each device has."""

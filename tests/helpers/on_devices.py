@@ -22,15 +22,15 @@ def equal(batched, mesh, count):
     return spread and all(np.array_equal(leaf, one) for leaf, one in zip(jax.tree.leaves(again), want, strict=True))
 
 
-def empty_results_can_be_read(mesh):
-    return np.asarray(batch(lambda x: jax.numpy.zeros((0, 3)) * x, mesh=mesh)(np.ones(256, np.float32))).shape
+def shape_of_empty_results(mesh, count):
+    return np.asarray(batch(lambda x: jax.numpy.zeros((0, 3)) * x, mesh=mesh)(np.ones(count, np.float32))).shape
 
 
 def main():
     batched = batch(neuron.backprop, (0, None))
     for types in (AxisType.Auto, AxisType.Explicit):
         mesh = jax.make_mesh((2, len(jax.devices()) // 2), ("a", "b"), axis_types=(types, types))
-        assert empty_results_can_be_read(mesh) == (256, 0, 3)
+        assert [shape_of_empty_results(mesh, count) for count in (256, 257)] == [(256, 0, 3), (257, 0, 3)]
         for count in COUNTS[types]:
             verdict = "equal" if equal(batched, mesh, count) else "DIFFERENT"
             sys.stdout.write(f"{types.name} {count} {verdict}\n")
