@@ -464,7 +464,7 @@ def test_memory_that_anything_refers_to_is_not_lent_again(reader, large):
 
 def test_memory_that_a_computation_reads_is_not_lent_again(large):
     batched = warmed(lambda x: x * 2, large)
-    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 60, lambda _, y: jnp.sin(y) * 0 + x, x))
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: jnp.sin(y) * 0 + x, x))
     later = [slow(batched(large + i)) for i in range(4)]
     for i, found in enumerate(later):
         np.testing.assert_array_equal(found, (large + i) * 2)

@@ -1,5 +1,7 @@
 """A learner's typical answers: none that is right is marked wrong, and what went wrong is told."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,12 @@ import pytest
 from jaxgrad import InputError, ledger, neuron, tag
 
 
+@functools.cache
 def of_neuron():
     return ledger(neuron.forward)(jnp.array([1.0, 3.0]), jnp.array([0.5, -0.3, 0.1]))  # z = -0.3
 
 
+@functools.cache
 def of_hidden():
     """Two hidden units, Mazur's way."""
 
@@ -24,6 +28,7 @@ def of_hidden():
     return ledger(fun)(0.15, -0.4, 0.4, 0.55, 0.5, 1.2)
 
 
+@functools.cache
 def of_softmax():
     def fun(s, y):
         p = tag(jax.nn.softmax(s), "p")
@@ -32,10 +37,12 @@ def of_softmax():
     return ledger(lambda s, y: fun(tag(s * 1.0, "q"), y))(jnp.array([1.0, 2.0, 0.5]), jnp.array([0.0, 1.0, 0.0]))
 
 
+@functools.cache
 def of_mean():
     return ledger(lambda v: tag(jnp.mean(tag(v**2, "q")), "m"))(jnp.array([1.0, -2.0, 0.5, 4.0]))
 
 
+@functools.cache
 def of_matrix():
     m = jnp.array([[1.0, 2.0, 5.0], [3.0, 4.0, 7.0]])
     return ledger(lambda v: tag(jnp.sum(tag(m @ tag(v * v, "q"), "u") ** 2), "y"))(jnp.array([1.0, 2.0, 0.5]))

@@ -259,7 +259,7 @@ def test_linen_layers(data):
             return jnp.sum(tag(linen.Dense(2)(linen.LayerNorm()(x)), "scores") ** 2)
 
     net, (x, _) = Net(), data
-    params = net.init(jax.random.key(0), x)
+    params = jax.jit(net.init)(jax.random.key(0), x)
     scores = retain_grads(net.apply)(params, x).values["scores"]
     agrees_with_grad(net.apply, params, x, name="scores", want=2 * scores)
 
@@ -299,7 +299,9 @@ def test_equinox_attention_whose_dropout_is_a_python_float(data):
     record = retain_grads(loss)(attention, x)
     np.testing.assert_allclose(record.grads["o"], 2 * record.values["o"], **CLOSE)
     for a, b in zip(
-        jax.tree.leaves(record.arg_grads[0]), jax.tree.leaves(eqx.filter_grad(loss)(attention, x)), strict=True
+        jax.tree.leaves(record.arg_grads[0]),
+        jax.tree.leaves(eqx.filter_jit(eqx.filter_grad(loss))(attention, x)),
+        strict=True,
     ):
         np.testing.assert_allclose(a, b, **CLOSE)
 
