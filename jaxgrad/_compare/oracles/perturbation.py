@@ -21,6 +21,7 @@ from jaxgrad._types import DType, P, Value
 
 Names = str | Iterable[str] | None
 _ROWS = 64  # points that are evaluated at once
+_FEW = 1024  # points for which compiling costs more than they do
 
 
 class Point(NamedTuple):
@@ -93,7 +94,6 @@ def _stepper(
     """(steps, dtype) -> the output after each step alone, some at once; refs in a branch have no vmap."""
     rows = 1 if planned.program.jaxpr.effects else min(_ROWS, base.size)
 
-    @functools.partial(jax.jit, static_argnums=2)  # it runs once for each number
     def outputs(indices: Any, steps: Value, dtype: DType) -> Any:
         wide = Wide(dtype)
 
@@ -106,13 +106,17 @@ def _stepper(
 
         return jax.vmap(output)(indices, steps) if rows > 1 else output(indices[0], steps[0])[None]
 
+    best = jax.jit(outputs, static_argnums=2)
+    quick = quick_jit(outputs, static_argnums=2) if base.size <= _FEW else best
+
     def each(steps: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
         if not steps.size:
             return np.zeros(0, dtype)
+        run = best if np.issubdtype(dtype, np.complexfloating) else quick  # which rounds complex numbers more coarsely
         padded = -steps.size % rows
         indices = np.append(np.arange(steps.size), np.zeros(padded, int))
         steps = np.append(steps, np.zeros(padded))
-        blocks = [outputs(indices[i : i + rows], steps[i : i + rows], dtype) for i in range(0, steps.size, rows)]
+        blocks = [run(indices[i : i + rows], steps[i : i + rows], dtype) for i in range(0, steps.size, rows)]
         return np.concatenate([np.asarray(block) for block in blocks])[: steps.size - padded]
 
     return each
