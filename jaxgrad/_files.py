@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 
-def write_whole(files: Mapping[Path, bytes | memoryview], new: Collection[Path] = ()) -> None:
+def write_whole(files: Mapping[str | Path, bytes | memoryview], new: Collection[str | Path] = ()) -> None:
     """Writes files, each whole or not at all: none gets its name before all of them are on the disk.
 
     Args:
@@ -17,8 +17,8 @@ def write_whole(files: Mapping[Path, bytes | memoryview], new: Collection[Path] 
       OSError: one of them cannot be written; none was replaced, and nothing is left beside them.
       FileExistsError: one that should be new is there; those before it have their names.
     """
-    named = set[Path]()
-    staged = {path: staged_as(path) for path in files}
+    named = set[str]()
+    staged = {path: staged_as(path) for path in files}  # in strings: paths cost a small file as much as writing it
     try:
         with ExitStack() as stack:
             opened = []
@@ -34,14 +34,16 @@ def write_whole(files: Mapping[Path, bytes | memoryview], new: Collection[Path] 
             if path in new:
                 os.link(beside, path)
             else:
-                beside.replace(path)
+                os.replace(beside, path)
                 named.add(beside)
     finally:
         for beside in staged.values():
             if beside not in named:
-                beside.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(beside)
 
 
-def staged_as(path: Path) -> Path:
+def staged_as(path: str | Path) -> str:
     """The name of a file of this process before it has its own."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{os.getpid()}.tmp")

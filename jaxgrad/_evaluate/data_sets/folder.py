@@ -89,10 +89,11 @@ class Local:
         return self.path / name
 
     def publish(self, files: Mapping[str, Content], new: Collection[str]) -> None:
-        for folder in {(self.path / name).parent for name in files}:
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in {name.rpartition("/")[0] for name in files}:
+            (self.path / folder).mkdir(parents=True, exist_ok=True)
+        root = f"{self.path}{os.sep}"
         try:
-            write_whole({self.path / name: files[name] for name in files}, {self.path / name for name in new})
+            write_whole({root + name: files[name] for name in files}, {root + name for name in new})
         except FileExistsError as error:
             raise InputError(f'"{error.filename2 or error.filename}" has come meanwhile, and was kept.') from None
 

@@ -76,15 +76,22 @@ def _header_of(opened: Opened) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
     """Shape, whether columns are in one piece, dtype, and where the data starts."""
     head = np.empty(min(FIRST, opened.size), np.uint8)
     opened.read(head, 0)
-    file = BytesIO(head.tobytes())
-    if np.lib.format.read_magic(file) == (1, 0) and int.from_bytes(file.getvalue()[8:10], "little") <= FIRST - 10:
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=FIRST)
+    start = 10 + int.from_bytes(head[8:10].tobytes(), "little")
+    if np.lib.format.read_magic(BytesIO(head[:10].tobytes())) == (1, 0) and start <= FIRST:
+        shape, fortran, dtype = _read(head[8:start].tobytes())
         if all(type(length) is int and length >= 0 for length in shape) and not dtype.hasobject:
-            return shape, fortran, dtype, file.tell()
+            return shape, fortran, dtype, start
     # Of another version, long, or wrong, which it says; the map is dropped at once: what is read of it would count as
     # used memory.
     table = np.lib.format.open_memmap(opened.name, mode="r", max_header_size=LONGEST_HEADER)
     return table.shape, not table.flags.c_contiguous, table.dtype, table.offset
+
+
+@lru_cache(16)  # many small files have the same one
+def _read(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    found: tuple[tuple[int, ...], bool, np.dtype[Any]]
+    found = np.lib.format.read_array_header_1_0(BytesIO(header), max_header_size=FIRST)
+    return found
 
 
 def _number(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
