@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 
 import jax
 
@@ -17,8 +16,8 @@ STEPS = (
     (part.Part, "_publish_seal"),
     (part, "write_whole"),
     (os, "link"),
-    (Path, "unlink"),
-    (Path, "replace"),
+    (os, "unlink"),
+    (os, "replace"),
     (part, "_sync_folder"),
     (part.Log, "remove"),
 )
