@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxgrad import DifferenceError, InputError, Record, TableError, compare, neuron, reference, retain_grads, tag
+from jaxgrad._compare.tolerance import Tolerance, far, worst
 from jaxgrad._compare.ulp import ulp_distance
 from jaxgrad._document import routes
 
@@ -323,6 +324,35 @@ def test_a_cancelled_sum_may_be_off_by_the_rounding_of_its_summands():
     want = np.linspace(-1, 1, 64).astype(np.float32)
     assert verdict(want + np.float32(3e-7), want)
     assert not verdict(want + np.float32(1e-4), want)
+
+
+def test_an_infinity_does_not_make_small_numbers_beside_it_agree():
+    want = np.append(np.float32(np.inf), np.full(9, 1e-6, np.float32))
+    assert verdict(want, want)
+    assert not verdict(want * np.append(np.ones(9, np.float32), np.float32(1.001)), want)
+
+
+def test_a_row_that_agrees_shows_its_worst_element_too():
+    want = np.full((3, 4), 2, np.float32)
+    got = want.copy()
+    got[1, 2] = np.nextafter(want[1, 2], np.float32(3))
+    row = next(row for row in compare(record_of({"a": got}), {"a": want}).rows if row.label == "a")
+    assert (row.ok, row.ulp, row.index) == (True, 1, (1, 2))
+
+
+@pytest.mark.parametrize("uncertainty", [0.0, np.zeros((300, 1000)), np.linspace(0, 1e-4, 300_000).reshape(300, 1000)])
+def test_of_an_array_of_many_blocks_each_element_is_judged_by_itself(uncertainty):
+    rng = np.random.default_rng(0)
+    want = rng.uniform(1, 2, (300, 1000)).astype(np.float32)
+    off = rng.uniform(0, 2e-4, want.shape)
+    off[-1, -1] = 1e-2  # the worst, in the last block
+    tolerance = Tolerance(0, rounding=uncertainty)
+    got = (want + off).astype(np.float32)
+    times = np.abs(got.astype(np.float64) - want) / (want * 2.0**-24 + uncertainty)
+    sure = np.abs(times - 1) > 1e-3  # float32 divides too
+    found, most = far(got, want, tolerance), worst(got, want, tolerance)
+    np.testing.assert_array_equal(np.isin(np.flatnonzero(sure), found), (times > 1)[sure])
+    assert (most.far, most.index) == (found.size, int(np.argmax(times)))
 
 
 def test_given_tolerances_replace_the_default():

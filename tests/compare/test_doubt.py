@@ -122,6 +122,21 @@ def test_what_differs_altogether_is_told_without_looking_for_the_rounding():
     assert got._call.found is None
 
 
+def test_small_numbers_that_differ_altogether_are_gross_too():
+    got = retain_grads(lambda x: jnp.sum(tag(x * 1e-6, "tiny")))(jnp.linspace(0.1, 1, 16))
+    comparison = compare(got, off(got, "tiny", 1.5))
+    assert "the program's own rounding was not looked for" in str(comparison)
+    assert got._call.found is None
+
+
+def test_of_another_shape_it_is_not_said_that_rounding_might_explain_it():
+    got = retain_grads(one_key)(jnp.linspace(0.1, 1, 16).reshape(8, 2))
+    comparison = compare(got, {"s": np.asarray(got.values["s"]).T, "twice": np.asarray(got.values["twice"])})
+    assert comparison.first_divergence.label == "s"
+    assert comparison.remarks == ()
+    assert got._call.found is None
+
+
 @pytest.mark.parametrize("factor", [1 + 3e-5, 1.2])
 def test_what_differs_by_less_has_its_rounding_looked_for(factor):
     got = retain_grads(one_key)(jnp.linspace(0.1, 1, 16).reshape(8, 2))
