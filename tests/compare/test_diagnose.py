@@ -52,6 +52,11 @@ def test_the_cause_is_told_by_the_numbers(got, cause, rows):
     assert found.rows == tuple(rows)
 
 
+def test_a_scalar_has_no_rows():
+    (found,) = compare(record_of(a=np.float32(-3)), record_of(a=np.float32(3))).diagnose()
+    assert (found.cause, found.rows) == ("missing minus", ())
+
+
 IMAGE = np.random.default_rng(1).normal(size=(2, 5, 4, 3)).astype(np.float32)
 
 
