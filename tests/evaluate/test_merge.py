@@ -95,6 +95,8 @@ def of_others(rows, shard, **options):
         (lambda s, r: skipped.beside(s[1]).write_text("row\n"), r"does not list the 2 rows that"),
         (lambda s, r: skipped.beside(s[1]).write_text("row\n1\n567\n"), r"does not list the 2 rows that"),
         (lambda s, r: skipped.beside(s[0]).write_text("row\n9\n4\n5\n6\n7\n"), r"not ascending from 1"),
+        (lambda s, r: skipped.beside(s[0]).write_text("row\n4\n4\n5\n6\n7\n"), r"not ascending from 1"),
+        (lambda s, r: skipped.beside(s[0]).write_text("row\n0\n4\n5\n6\n7\n"), r"not ascending from 1"),
         (lambda s, r: skipped.beside(s[0]).write_text("3\n"), r"it does not begin with the line row"),
     ],
 )  # fmt: skip
@@ -104,6 +106,11 @@ def test_shards_that_are_not_one_whole_are_an_error(shards, rows, break_it, text
         merge(shards)
     assert not shards.exists()
     assert not shards.with_name("o.parquet.part").exists()
+
+
+def test_shards_in_a_folder_that_is_not_there_are_missing(tmp_path):
+    with pytest.raises(InputError, match=r"there is no shard of"):
+        merge(tmp_path / "none" / "o.parquet")
 
 
 def test_an_output_that_is_there_is_kept_unless_it_may_be_written_over(shards):
