@@ -178,6 +178,11 @@ def test_integers_and_keys_have_stand_ins_too():
     assert typical_of(record._origin).share["y"] > 0
 
 
+def test_what_is_a_number_of_positive_arguments_alone_has_positive_stand_ins():
+    record = jax.jit(retain_grads(lambda x: jnp.sum(tag(jnp.log(x), "y"))))(jnp.linspace(1, 2, 64))
+    assert typical_of(record._origin).share["y"] > 0
+
+
 def one_pass(gain, x, eps=1e-5):
     """LayerNorm by the mean of squares, which cancels where the mean is large."""
     mean = jnp.mean(x, -1, keepdims=True)
