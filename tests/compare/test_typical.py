@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.study import CASES, arguments
+from helpers.study import CASES, PLANTED, arguments
 from jaxgrad import compare, retain_grads, tag
 from jaxgrad._compare.doubt.typical import typical_of
 from jaxgrad._compare.oracles import draws
@@ -76,17 +76,15 @@ def test_attention_agrees_with_itself_jitted_and_mapped_in_float64():
             assert comparison.ok, f"seed {seed}: {comparison}"
 
 
-def test_layer_norms_eps_in_the_last_block_is_found_in_a_jitted_record():
-    case = CASES["residual blocks"]
-    run, want, honest = (
-        quick_jit(retain_grads(fun))
-        for fun in (functools.partial(case.ported, eps=(1e-5, 1e-6)), case.original, case.ported)
-    )
+def test_layer_norms_eps_in_block_4_is_found_in_a_jitted_record():
+    name, wrong, row = PLANTED["LayerNorm's eps in block 4"]
+    run, want = (quick_jit(retain_grads(fun)) for fun in (wrong, CASES[name].original))
+    honest = quick_jit(retain_grads(CASES[name].ported))
     for seed in range(5):
-        p, x = arguments(case, seed, "float32")
-        expected = {label: np.asarray(value) for label, value in want(p[:2], x).values.items()}
-        assert compare(run(p[:2], x), expected).first_divergence.label == "norm1", f"seed {seed}"
-        assert compare(honest(p[:2], x), expected).ok, f"seed {seed}"
+        given = arguments(CASES[name], seed, "float32")
+        expected = {label: np.asarray(value) for label, value in want(*given).values.items()}
+        assert compare(run(*given), expected).first_divergence.label == row, f"seed {seed}"
+        assert compare(honest(*given), expected).ok, f"seed {seed}"
 
 
 def test_what_is_found_of_a_program_serves_all_records_of_it():
