@@ -132,10 +132,8 @@ def loss(vectors):
         (complex_step, 1e-12),  # float64's rounding over a few steps
         (in_float64, 1e-12),
         (finite_difference, 1e-6),  # of second order, s^2 = eps^(2/3), and the sum of all has more to round
-        (
-            lambda fun, names: quick_jit(retain_grads(fun, names=names)),
-            3e-5,
-        ),  # float32, and solves of a small condition
+        # float32, and solves of a small condition
+        (lambda fun, names: quick_jit(retain_grads(fun, names=names)), 3e-5),
     ],
 )
 def test_every_oracle_and_jax_itself_have_each_derivative_by_hand(oracle, rtol):

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -91,9 +92,9 @@ class Local:
     def publish(self, files: Mapping[str, Content], new: Collection[str]) -> None:
         for folder in {name.rpartition("/")[0] for name in files}:
             (self.path / folder).mkdir(parents=True, exist_ok=True)
-        root = f"{self.path}{os.sep}"
+        at = partial(os.path.join, self.path)
         try:
-            write_whole({root + name: files[name] for name in files}, {root + name for name in new})
+            write_whole({at(name): files[name] for name in files}, set(map(at, new)))
         except FileExistsError as error:
             raise InputError(f'"{error.filename2 or error.filename}" has come meanwhile, and was kept.') from None
 

@@ -78,7 +78,7 @@ def _header_of(opened: Opened) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
     opened.read(head, 0)
     start = 10 + int.from_bytes(head[8:10].tobytes(), "little")
     if np.lib.format.read_magic(BytesIO(head[:10].tobytes())) == (1, 0) and start <= FIRST:
-        shape, fortran, dtype = _read(head[8:start].tobytes())
+        shape, fortran, dtype = _parsed_header(head[8:start].tobytes())
         if all(type(length) is int and length >= 0 for length in shape) and not dtype.hasobject:
             return shape, fortran, dtype, start
     # Of another version, long, or wrong, which it says; the map is dropped at once: what is read of it would count as
@@ -88,7 +88,7 @@ def _header_of(opened: Opened) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
 
 
 @lru_cache(16)  # many small files have the same one
-def _read(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _parsed_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     found: tuple[tuple[int, ...], bool, np.dtype[Any]]
     found = np.lib.format.read_array_header_1_0(BytesIO(header), max_header_size=FIRST)
     return found

@@ -69,7 +69,7 @@ class Rounding:
 
     def moved(self, result: Value, noise: Value) -> Value:
         """The result, off by so much times `noise`; what is infinite stays so."""
-        if isinstance(self.absolute, float):
+        if isinstance(self.absolute, float):  # half a subnormal, nothing beside the result, and infinity needs no care
             return result * (1 + self.relative * noise) + self.absolute * noise
         off = (self.relative * jnp.abs(result) + self.absolute) * noise  # of either sign as far
         return lax.select(lax.is_finite(jnp.abs(result)), result + off, result)
